@@ -1,0 +1,268 @@
+"""Artifacts: immutable folders with a manifest, whole or absent.
+
+An artifact lives in `<workspace>/<kind>/<name>-<key8>/`. It is written beside its final place, flushed,
+and renamed; the manifest is its last file. Its key is the digest of the configuration, the inputs' keys and
+the code that made it, so a stage whose key exists need not run again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from causerie import __version__
+from causerie.core.crash import crashpoint
+from causerie.core.errors import CauserieError
+from causerie.core.files import cannot_write, fsync_folder, fsync_tree, read_json, sha256_file, sha256_json, write_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact: path relative to the folder, size in bytes, hex SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is, what made it and from what; see the module's docstring."""
+
+    kind: str
+    name: str
+    key: str
+    created: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    files: tuple[FileEntry, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def key(self) -> str:
+        """The artifact's full key (64 hex digits)."""
+        return self.manifest.key
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files.
+
+        Raises:
+            CauserieError: CAU-1002 when the artifact holds no such file.
+        """
+        path = self.path / name
+        if not path.exists():
+            raise CauserieError("CAU-1002", f"the artifact holds no file {name!r}", where=str(self.path), fix="rebuild")
+        return path
+
+
+@dataclass
+class Draft:
+    """An artifact being written: put files under `path`, fill `metrics` and `notices`."""
+
+    path: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    artifact: Artifact | None = None
+
+
+@functools.cache
+def code_digest(*modules: str) -> str:
+    """Digest of the source files of packages or modules, e.g. `code_digest("causerie.data")`: 16 hex digits."""
+    digest = hashlib.sha256()
+    for name in modules:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ValueError(f"no module named {name}")
+        origin = Path(spec.origin)
+        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+        for file in files:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def artifact_key(kind: str, config: Mapping[str, Any], inputs: Mapping[str, str], code: str = "") -> str:
+    """Key of an artifact before it is made: 64 hex digits.
+
+    Args:
+        kind: such as "corpus", "tokenizer", "shards", "model", "adapter", "preferences".
+        config: everything that changes the result; plain JSON values.
+        inputs: role → key (or content digest) of every input.
+        code: `code_digest(...)` of the room that makes it.
+    """
+    return sha256_json({"kind": kind, "config": dict(config), "inputs": dict(inputs), "code": code})
+
+
+def _versions() -> dict[str, str]:
+    found = {"causerie": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _entries(folder: Path) -> tuple[FileEntry, ...]:
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return tuple(FileEntry(p.relative_to(folder).as_posix(), p.stat().st_size, sha256_file(p)) for p in paths)
+
+
+@contextmanager
+def write_artifact(
+    place: Path,
+    kind: str,
+    name: str,
+    key: str,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    seeds: Mapping[str, int] | None = None,
+    exact: bool = False,
+) -> Iterator[Draft]:
+    """Write an artifact: yields a draft whose folder appears at its final place only when the block ends well.
+
+    Args:
+        place: the workspace; or the artifact's own final folder when `exact` (a command's `--out DIR`).
+        kind, name, key: see `artifact_key`.
+        inputs, config, seeds: recorded in the manifest.
+        exact: write to `place` itself instead of `<place>/<kind>/<name>-<key8>`.
+
+    Raises:
+        CauserieError: CAU-1007 when the disk is full or the folder cannot be written.
+    """
+    final = place if exact else artifact_path(place, kind, name, key)
+    beside = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        beside.mkdir(parents=True)
+        draft = Draft(beside)
+        yield draft
+        manifest = Manifest(
+            kind=kind,
+            name=name,
+            key=key,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            inputs=dict(inputs or {}),
+            config=dict(config or {}),
+            files=_entries(beside),
+            metrics=draft.metrics,
+            seeds=dict(seeds or {}),
+            versions=_versions(),
+            notices=tuple(draft.notices),
+        )
+        crashpoint("artifact.before_manifest")
+        write_json(beside / MANIFEST, asdict(manifest))
+        fsync_tree(beside)
+        crashpoint("artifact.before_rename")
+        _move_into_place(beside, final)
+        crashpoint("artifact.after_rename")
+        draft.artifact = Artifact(final, manifest)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise cannot_write(final, error) from error
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _move_into_place(beside: Path, final: Path) -> None:
+    if final.exists():
+        retired = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.old"
+        os.rename(final, retired)
+        os.rename(beside, final)
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        os.rename(beside, final)
+    fsync_folder(final.parent)
+
+
+def artifact_path(workspace: Path, kind: str, name: str, key: str) -> Path:
+    """Where an artifact lives: `<workspace>/<kind>/<name>-<key8>`."""
+    return workspace / kind / f"{name}-{key[:8]}"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an artifact folder.
+
+    Raises:
+        CauserieError: CAU-1001 when there is none, CAU-1003 when it cannot be read.
+    """
+    value = read_json(folder / MANIFEST)
+    try:
+        files = tuple(FileEntry(**entry) for entry in value.pop("files", ()))
+        return Manifest(**{**value, "files": files, "notices": tuple(value.get("notices", ()))})
+    except (TypeError, AttributeError) as error:
+        raise CauserieError(
+            "CAU-1003", f"not a manifest: {error}", where=str(folder / MANIFEST), fix="delete the folder and rebuild it"
+        ) from error
+
+
+def open_artifact(folder: Path, verify: Literal["size", "digest"] = "size") -> Artifact:
+    """Open a finished artifact, checking each file's presence and size (and digest on demand).
+
+    Raises:
+        CauserieError: CAU-1002 naming the first file that is missing or differs.
+    """
+    manifest = read_manifest(folder)
+    for entry in manifest.files:
+        path = folder / entry.path
+        if not path.is_file():
+            raise _damaged(path, "the file is missing")
+        if path.stat().st_size != entry.bytes:
+            raise _damaged(path, f"{path.stat().st_size} bytes where the manifest says {entry.bytes}")
+        if verify == "digest" and sha256_file(path) != entry.sha256:
+            raise _damaged(path, "the content's digest differs from the manifest's")
+    return Artifact(folder, manifest)
+
+
+def _damaged(path: Path, cause: str) -> CauserieError:
+    return CauserieError("CAU-1002", cause, where=str(path), fix="delete the artifact's folder and run the stage again")
+
+
+def find_artifact(workspace: Path, kind: str, name: str, key: str) -> Artifact | None:
+    """The artifact with this key if it is there and valid, else None (a damaged one counts as absent)."""
+    folder = artifact_path(workspace, kind, name, key)
+    if not folder.is_dir():
+        return None
+    try:
+        artifact = open_artifact(folder)
+    except CauserieError:
+        return None
+    return artifact if artifact.key == key else None
+
+
+def list_artifacts(workspace: Path, kind: str) -> list[Artifact]:
+    """Valid artifacts of a kind, newest first; damaged or unfinished folders are left out."""
+    found = []
+    for folder in sorted((workspace / kind).glob("*")) if (workspace / kind).is_dir() else []:
+        if folder.name.startswith(".") or not (folder / MANIFEST).exists():
+            continue
+        try:
+            found.append(open_artifact(folder))
+        except CauserieError:
+            continue
+    return sorted(found, key=lambda artifact: artifact.manifest.created, reverse=True)
