@@ -1,1 +1,36 @@
-"""Room store."""
+"""The one SQL database: schema, migrations, and a writer that acknowledges only what is on the disk. No torch."""
+
+from causerie.store.errors import ERRORS
+from causerie.store.ids import check_text, new_id, now
+from causerie.store.schema import (
+    api_keys,
+    audit,
+    conversations,
+    exposures,
+    messages,
+    metadata,
+    signals,
+    usage,
+    users,
+    versions,
+)
+from causerie.store.store import Store, open_store
+
+__all__ = [
+    "ERRORS",
+    "Store",
+    "api_keys",
+    "audit",
+    "check_text",
+    "conversations",
+    "exposures",
+    "messages",
+    "metadata",
+    "new_id",
+    "now",
+    "open_store",
+    "signals",
+    "usage",
+    "users",
+    "versions",
+]

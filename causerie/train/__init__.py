@@ -1,1 +1,53 @@
-"""Room train."""
+"""Training: settings, the one loop `fit`, checkpoints, optimisers, and the objectives `pretrain` and `sft`."""
+
+from typing import TYPE_CHECKING
+
+from causerie.core import lazy_names
+from causerie.train.config import PretrainConfig, SftConfig, TrainSettings, bad_setting
+from causerie.train.errors import ERRORS
+
+if TYPE_CHECKING:
+    from causerie.train.checkpoint import delete_checkpoints
+    from causerie.train.loop import Batch, Batches, Callback, FitResult, LossParts, Objective, fit, undisturbed
+    from causerie.train.machine import autocast, pick_device, uses_bf16
+    from causerie.train.optim import Optimizers, make_optimizers
+    from causerie.train.pretrain import pretrain
+    from causerie.train.sft import sft
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(
+            ("Batch", "Batches", "Callback", "FitResult", "LossParts", "Objective", "fit", "undisturbed"), "loop"
+        ),
+        **dict.fromkeys(("autocast", "pick_device", "uses_bf16"), "machine"),
+        **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
+        "delete_checkpoints": "checkpoint",
+        "pretrain": "pretrain",
+        "sft": "sft",
+    },
+)
+
+__all__ = [
+    "ERRORS",
+    "Batch",
+    "Batches",
+    "Callback",
+    "FitResult",
+    "LossParts",
+    "Objective",
+    "Optimizers",
+    "PretrainConfig",
+    "SftConfig",
+    "TrainSettings",
+    "autocast",
+    "bad_setting",
+    "delete_checkpoints",
+    "fit",
+    "make_optimizers",
+    "pick_device",
+    "pretrain",
+    "sft",
+    "undisturbed",
+    "uses_bf16",
+]

@@ -1,0 +1,182 @@
+"""Conversations and their message trees in the store.
+
+A message follows its `parent`; several answers to one question (drafts, regenerations, edits) are siblings. An answer
+that a model gave refers to its exposure, which knows the version; one without an exposure was written by a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Row, insert, select, update
+
+from causerie.chat.errors import not_found
+from causerie.store import Store, conversations, exposures, messages, new_id, now, signals
+
+TITLE_LENGTH: Final = 60
+
+ChatMessages = list[dict[str, str]]
+"""A conversation as models take it: `{"role", "content"}` in order."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """The conversations of one user."""
+
+    store: Store
+    user: str
+
+    def all(self) -> list[dict[str, Any]]:
+        """All conversations, last used first."""
+        mine = (conversations.c.user == self.user) & conversations.c.deleted.is_(None)
+        rows = self.store.read(select(conversations).where(mine).order_by(conversations.c.updated.desc()))
+        return [_conversation(row) for row in rows]
+
+    def create(self, title: str = "", model: str | None = None) -> dict[str, Any]:
+        """A new, empty conversation."""
+        moment = now()
+        row = {"id": new_id("conv"), "user": self.user, "title": title, "model": model}
+        self.store.write(insert(conversations).values(**row, created=moment, updated=moment, deleted=None))
+        return self.conversation(row["id"] or "")
+
+    def conversation(self, conversation_id: str) -> dict[str, Any]:
+        """One conversation without its messages.
+
+        Raises:
+            CauserieError: CAU-6102 when it does not exist, was deleted or is another user's.
+        """
+        mine = (conversations.c.user == self.user) & conversations.c.deleted.is_(None)
+        row = self.store.first(select(conversations).where(mine, conversations.c.id == conversation_id))
+        if row is None:
+            raise not_found("conversation", conversation_id)
+        return _conversation(row)
+
+    def rename(self, conversation_id: str, title: str) -> dict[str, Any]:
+        """Give a conversation another title."""
+        self.conversation(conversation_id)
+        self.store.write(update(conversations).where(conversations.c.id == conversation_id).values(title=title))
+        return self.conversation(conversation_id)
+
+    def delete(self, conversation_id: str) -> None:
+        """Hide a conversation for good; what was said about its answers stays until it is withdrawn."""
+        self.conversation(conversation_id)
+        self.store.write(update(conversations).where(conversations.c.id == conversation_id).values(deleted=now()))
+
+    def tree(self, conversation_id: str) -> list[dict[str, Any]]:
+        """Every message with its version and what was said about it, oldest first."""
+        rows = self._message_rows(conversation_id)
+        said = self._signals([row.exposure_id for row in rows if row.exposure_id])
+        groups = _decided_groups(rows, said)
+        return [_message(row, said, groups) for row in rows]
+
+    def message(self, message_id: str) -> dict[str, Any]:
+        """One message of this user's conversations: its row as a dictionary.
+
+        Raises:
+            CauserieError: CAU-6102.
+        """
+        mine = (messages.c.id == message_id) & (conversations.c.user == self.user)
+        joined = messages.join(conversations, messages.c.conversation == conversations.c.id)
+        row = self.store.first(select(messages).select_from(joined).where(mine, conversations.c.deleted.is_(None)))
+        if row is None:
+            raise not_found("message", message_id)
+        return dict(row._mapping)
+
+    def add(self, conversation_id: str, role: str, content: str, *, parent: str | None, **values: Any) -> str:
+        """Append a message and return its id; the first question becomes the title of an untitled conversation.
+
+        Args:
+            values: `exposure_id` of a model's answer, `id` when it was given out before, `model` last used.
+        """
+        conversation = self.conversation(conversation_id)
+        moment = now()
+        changed: dict[str, Any] = {"updated": moment}
+        if values.get("model"):
+            changed["model"] = values["model"]
+        if role == "user" and not conversation["title"]:
+            changed["title"] = title_from(content)
+        row = {"conversation": conversation_id, "parent": parent, "role": role, "content": content, "created": moment}
+        message_id = str(values.get("id") or new_id("msg"))
+        self.store.write(
+            insert(messages).values(id=message_id, exposure_id=values.get("exposure_id"), **row),
+            update(conversations).where(conversations.c.id == conversation_id).values(**changed),
+        )
+        return message_id
+
+    def path(self, conversation_id: str, message_id: str | None) -> ChatMessages:
+        """The messages from the root to `message_id`, as models take them.
+
+        Raises:
+            CauserieError: CAU-6102 when `message_id` is not in this conversation.
+        """
+        by_id = {row.id: row for row in self._message_rows(conversation_id)}
+        found: ChatMessages = []
+        while message_id is not None:
+            if message_id not in by_id:
+                raise not_found("message", message_id)
+            row = by_id.pop(message_id)
+            found.append({"role": row.role, "content": row.content})
+            message_id = row.parent
+        return found[::-1]
+
+    def _message_rows(self, conversation_id: str) -> list[Row[Any]]:
+        shown = (exposures.c.model, exposures.c.version, exposures.c.version_key, exposures.c.group_id)
+        columns = (*messages.c, *shown, exposures.c.position, exposures.c.finish)
+        joined = messages.outerjoin(exposures, messages.c.exposure_id == exposures.c.id)
+        query = select(*columns).select_from(joined).where(messages.c.conversation == conversation_id)
+        return self.store.read(query.order_by(messages.c.created, messages.c.id))
+
+    def _signals(self, exposure_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
+        standing = signals.c.withdrawn.is_(None) & (signals.c.user == self.user)
+        query = select(signals).where(signals.c.exposure_id.in_(exposure_ids), standing).order_by(signals.c.created)
+        found: dict[str, list[Row[Any]]] = {}
+        for row in self.store.read(query) if exposure_ids else []:
+            found.setdefault(row.exposure_id, []).append(row)
+        return found
+
+
+def title_from(content: str) -> str:
+    """A title made of a question: its first line, cut at a word."""
+    line = next((line.strip() for line in content.split("\n") if line.strip()), "")
+    if len(line) <= TITLE_LENGTH:
+        return line
+    return line[:TITLE_LENGTH].rsplit(" ", 1)[0] + "…"
+
+
+def _conversation(row: Row[Any]) -> dict[str, Any]:
+    return {key: getattr(row, key) for key in ("id", "title", "model", "created", "updated")}
+
+
+def _decided_groups(rows: Sequence[Row[Any]], said: Mapping[str, Sequence[Row[Any]]]) -> set[str]:
+    """Groups of drafts between which a choice stands; the versions of others stay hidden from the chooser."""
+    return {
+        row.group_id
+        for row in rows
+        if row.group_id and any(signal.kind == "choice" for signal in said.get(row.exposure_id, ()))
+    }
+
+
+def _message(row: Row[Any], said: Mapping[str, Sequence[Row[Any]]], decided: set[str]) -> dict[str, Any]:
+    shown = {key: getattr(row, key) for key in ("id", "parent", "role", "content", "created")}
+    exposure = None
+    if row.exposure_id:
+        blind = row.group_id is not None and row.group_id not in decided
+        exposure = {
+            "id": row.exposure_id,
+            "version": None if blind else version_name(row.model, row.version),
+            "group": row.group_id,
+            "position": row.position,
+            "finish": row.finish,
+        }
+    return {**shown, "exposure": exposure, "signals": [_signal(signal) for signal in said.get(row.exposure_id, ())]}
+
+
+def _signal(row: Row[Any]) -> dict[str, Any]:
+    return {key: getattr(row, key) for key in ("id", "kind", "value", "reasons", "comment", "created")}
+
+
+def version_name(model: str, number: int | None) -> str:
+    """`name@N`, or the bare name of a model that is served from a folder and has no number."""
+    return model if number is None else f"{model}@{number}"

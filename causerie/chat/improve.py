@@ -1,0 +1,174 @@
+"""One improvement at a time, as a child process; what it does is read from its run folder.
+
+The child is `causerie improve --model NAME --workspace W --json`. It owns `runs/improve-*/`; this room only starts it,
+watches it and, when it ended with a promotion, has the new version answer. The run outlives a closed page, and its
+folder tells the whole story after a restart of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from causerie.chat.runs import progress_of, safe_events
+from causerie.core import CauserieError, read_run
+
+COMMAND: Final = (sys.executable, "-m", "causerie")
+LOG: Final = "improve.log"
+LOG_TAIL: Final = 2_000
+STOP_SECONDS: Final = 20.0
+
+log = logging.getLogger("causerie.chat")
+
+OnPromoted = Callable[[str], Awaitable[None]]
+"""Called with the version (`name@N`) that an improvement promoted."""
+
+
+class Improver:
+    """Starts, watches and stops the one improvement that may run.
+
+    Args:
+        workspace: where the store and the runs are.
+        on_promoted: has the new version answer.
+        command: how the program is called; `improve --model ...` is appended.
+    """
+
+    def __init__(self, workspace: Path, on_promoted: OnPromoted, command: Sequence[str] = COMMAND) -> None:
+        self.workspace = workspace
+        self._on_promoted = on_promoted
+        self._command = tuple(command)
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._model = ""
+        self._exit: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the child of this server runs."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, model: str) -> None:
+        """Start to improve `model`.
+
+        Raises:
+            CauserieError: CAU-6105 when an improvement is running, here or from a shell.
+        """
+        if self.running or self._running_elsewhere():
+            raise CauserieError(
+                "CAU-6105", "an improvement is under way", where="improve", fix="wait for its verdict, or stop it"
+            )
+        arguments = ("improve", "--model", model, "--workspace", str(self.workspace), "--json")
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        self._model, self._exit = model, None
+        with open(self.workspace / LOG, "wb") as file:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=file
+                )
+            except OSError as error:
+                raise CauserieError(
+                    "CAU-6108", f"cannot start: {error}", where=self._command[0], fix="run `causerie improve` in a shell"
+                ) from error
+        self._watch = asyncio.create_task(self._wait(self._process), name="improve")
+
+    async def stop(self) -> None:
+        """Ask the improvement to save its state and end; does nothing when none of this server's runs."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def close(self) -> None:
+        """Stop the child and wait for its last words (the server is ending)."""
+        await self.stop()
+        if self._watch is not None:
+            await asyncio.wait([self._watch])
+
+    async def _wait(self, process: asyncio.subprocess.Process) -> None:
+        self._exit = await process.wait()
+        verdict = _last(self._events(process.pid), "verdict")
+        if verdict and verdict.get("promoted") and verdict.get("version"):
+            try:
+                await self._on_promoted(str(verdict["version"]))
+            except Exception:  # the old version goes on answering; the page shows the log
+                log.exception("the promoted version could not be loaded")
+
+    def progress(self) -> dict[str, Any]:
+        """What the newest improvement is doing or found.
+
+        Returns:
+            `status` ("idle", "starting", "running", "done", "refused", "failed" or "stopped"), `model`, `run`, the
+            figures of `runs.progress_of`, `gate` (rows or None), `verdict` (or None), `error` and `log` (of a failure).
+        """
+        state = self._newest()
+        events = safe_events(self._folder(state)) if state else []
+        started = max((index for index, event in enumerate(events) if event.get("event") == "start"), default=0)
+        gate, verdict = _last(events[started:], "gate"), _last(events[started:], "verdict")
+        status = self._status(state)
+        failed = status in ("failed", "stopped")
+        return {
+            "status": status,
+            "model": self._model or (state or {}).get("name"),
+            "run": state["id"] if state else None,
+            **progress_of(events),
+            "gate": gate.get("rows") if gate else None,
+            "verdict": verdict,
+            "error": (state or {}).get("error") if failed else None,
+            "log": self._log_tail() if failed else "",
+        }
+
+    def _status(self, state: Mapping[str, Any] | None) -> str:
+        own = self._process is not None
+        if self.running:
+            return "running" if state else "starting"
+        if own and state is None:
+            return "stopped" if self._exit == 75 else "failed"
+        return str(state["status"]) if state else "idle"
+
+    def _newest(self) -> dict[str, Any] | None:
+        """State of this server's improvement once it has a run folder, else the newest one there is."""
+        states = self._states()
+        if self._process is not None:
+            pid = self._process.pid
+            return next((state for state in states if state.get("pid") == pid), None)
+        return states[0] if states else None
+
+    def _states(self) -> list[dict[str, Any]]:
+        states = []
+        for path in (self.workspace / "runs").glob("improve-*/run.json"):
+            with contextlib.suppress(CauserieError, KeyError):
+                states.append(read_run(path.parent))
+        return sorted(states, key=lambda state: float(state.get("updated", 0)), reverse=True)
+
+    def _running_elsewhere(self) -> bool:
+        return any(state["status"] == "running" and state.get("pid") != os.getpid() for state in self._states())
+
+    def _folder(self, state: Mapping[str, Any]) -> Path:
+        return self.workspace / "runs" / str(state["id"])
+
+    def _events(self, pid: int) -> list[dict[str, Any]]:
+        state = next((state for state in self._states() if state.get("pid") == pid), None)
+        return safe_events(self._folder(state)) if state else []
+
+    def _log_tail(self) -> str:
+        path = self.workspace / LOG
+        if self._process is None or not path.is_file():
+            return ""
+        return path.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace")
+
+
+def _last(events: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any] | None:
+    return next((dict(event) for event in reversed(events) if event.get("event") == kind), None)

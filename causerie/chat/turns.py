@@ -1,0 +1,223 @@
+"""Turns: a question and the one or two answers being given to it, on the server's time.
+
+A turn goes on when the browser goes away; its answers are recorded and saved before "done" is sent. The page follows
+a turn's event log and may come back to it; only an explicit stop ends it early, in the engine too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from starlette.concurrency import run_in_threadpool
+
+from causerie.chat.conversations import Book, ChatMessages
+from causerie.chat.errors import not_found
+from causerie.chat.shapes import ChatRequest, SamplingParams
+from causerie.chat.sse import EventLog
+from causerie.core import CauserieError
+from causerie.store import new_id
+
+TURNS_KEPT: Final = 64
+"""Finished turns that can still be replayed."""
+
+log = logging.getLogger("causerie.chat")
+
+
+class Delta(Protocol):
+    """What the serve room yields while an answer grows."""
+
+    text: str
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+    finish: str | None
+
+
+Answering = Callable[[str, ChatMessages, SamplingParams, int], AsyncGenerator[Delta, None]]
+"""Draws an answer: `(model, messages, params, seed)`; closing the generator stops the engine's request."""
+
+
+@dataclass
+class Draft:
+    """One answer under way."""
+
+    message_id: str
+    position: int
+    model: str
+    params: SamplingParams
+    seed: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    finish: str | None = None
+    error: CauserieError | None = None
+
+
+@dataclass
+class Turn:
+    """A question and its answers under way."""
+
+    id: str
+    conversation: str
+    question: str
+    drafts: list[Draft]
+    events: EventLog = field(default_factory=EventLog)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    whole: asyncio.Task[None] | None = None
+
+
+Recording = Callable[[Turn, ChatMessages, Sequence[Draft]], Sequence[str]]
+"""Records what was shown: `(turn, prompt, drafts)` → the exposures' ids, in the drafts' order."""
+
+
+class Turns:
+    """All turns of this server; one turn at a time per conversation.
+
+    Args:
+        answering: draws an answer, see `Answering`.
+        recording: stores what was shown, see `Recording`; runs in a thread.
+    """
+
+    def __init__(self, answering: Answering, recording: Recording) -> None:
+        self._answering = answering
+        self._recording = recording
+        self._turns: OrderedDict[str, Turn] = OrderedDict()
+
+    async def start(self, book: Book, request: ChatRequest) -> Turn:
+        """Save the question and begin to answer it.
+
+        Raises:
+            CauserieError: CAU-6102 for an unknown conversation or parent, CAU-6105 when it is being answered already.
+        """
+        if self.live_in(request.conversation) is not None:
+            raise CauserieError(
+                "CAU-6105", "this conversation is being answered", where="conversation", fix="wait for it, or stop it"
+            )
+        turn = Turn(new_id("turn"), request.conversation, "", _new_drafts(request))
+        self._turns[turn.id] = turn
+        try:
+            prompt = await run_in_threadpool(_ask, book, request, turn)
+        except BaseException:
+            del self._turns[turn.id]
+            raise
+        drafts = [{"message": draft.message_id, "position": draft.position} for draft in turn.drafts]
+        turn.events.emit("start", turn=turn.id, question=turn.question, drafts=drafts)
+        turn.tasks = [asyncio.create_task(self._draw(turn, draft, prompt)) for draft in turn.drafts]
+        turn.whole = asyncio.create_task(self._answer(book, turn, prompt), name=turn.id)
+        self._forget_old()
+        return turn
+
+    def get(self, turn_id: str) -> Turn:
+        """A turn that is under way or ended a short while ago.
+
+        Raises:
+            CauserieError: CAU-6102.
+        """
+        turn = self._turns.get(turn_id)
+        if turn is None:
+            raise not_found("turn", turn_id)
+        return turn
+
+    def live_in(self, conversation_id: str) -> Turn | None:
+        """The turn under way in a conversation."""
+        turns = (turn for turn in self._turns.values() if turn.conversation == conversation_id)
+        return next((turn for turn in turns if not turn.events.closed), None)
+
+    async def stop(self, turn: Turn) -> None:
+        """Stop the engine's requests; what was said so far is kept. Returns when it is saved."""
+        for task in turn.tasks:
+            task.cancel()
+        if turn.whole is not None:
+            await asyncio.wait([turn.whole])
+
+    async def close(self) -> None:
+        """Stop everything, saving what was said so far (the server is ending)."""
+        for turn in list(self._turns.values()):
+            if not turn.events.closed:
+                await self.stop(turn)
+
+    async def _answer(self, book: Book, turn: Turn, prompt: ChatMessages) -> None:
+        try:
+            await asyncio.gather(*turn.tasks, return_exceptions=True)
+            answered = [draft for draft in turn.drafts if draft.text or draft.finish not in (None, "cancelled")]
+            await run_in_threadpool(self._save, book, turn, prompt, answered)
+            shown = [{"message": draft.message_id, "finish": draft.finish} for draft in answered]
+            failed = [draft.error for draft in turn.drafts if draft.error is not None]
+            if failed:
+                turn.events.emit("error", error=failed[0].as_dict())
+            turn.events.emit("done", drafts=shown)
+        except Exception as error:  # whatever happens, readers must not wait for ever
+            log.exception("the answer could not be saved")
+            cause = error if isinstance(error, CauserieError) else _failure(error)
+            turn.events.emit("error", error=cause.as_dict())
+        finally:
+            turn.events.close()
+
+    async def _draw(self, turn: Turn, draft: Draft, prompt: ChatMessages) -> None:
+        stream = self._answering(draft.model, prompt, draft.params, draft.seed)
+        try:
+            async for delta in stream:
+                draft.token_ids.extend(delta.ids)
+                draft.log_probs.extend(delta.logprobs)
+                draft.finish = delta.finish or draft.finish
+                if delta.text:
+                    draft.text += delta.text
+                    turn.events.emit("delta", message=draft.message_id, text=delta.text)
+        except asyncio.CancelledError:
+            draft.finish = "cancelled"
+        except CauserieError as error:
+            draft.error = error
+        except Exception as error:
+            log.exception("the engine failed")
+            draft.error = _failure(error)
+        finally:
+            await stream.aclose()
+
+    def _save(self, book: Book, turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> None:
+        """Record what was shown, then the messages that refer to it (both on the disk when this returns)."""
+        if not drafts:
+            return
+        exposures = self._recording(turn, prompt, drafts)
+        for draft, exposure in sorted(zip(drafts, exposures, strict=True), key=lambda pair: pair[0].position):
+            values = {"id": draft.message_id, "exposure_id": exposure, "model": draft.model.partition("@")[0]}
+            book.add(turn.conversation, "assistant", draft.text, parent=turn.question, **values)
+
+    def _forget_old(self) -> None:
+        ended = [turn.id for turn in self._turns.values() if turn.events.closed]
+        for turn_id in ended[: max(0, len(self._turns) - TURNS_KEPT)]:
+            del self._turns[turn_id]
+
+
+def _ask(book: Book, request: ChatRequest, turn: Turn) -> ChatMessages:
+    """Save a new question, or check the old one; fills `turn.question` and returns the prompt."""
+    path = book.path(request.conversation, request.parent)
+    if request.content is not None:
+        question = book.add(request.conversation, "user", request.content, parent=request.parent)
+        turn.question = question
+        return [*path, {"role": "user", "content": request.content}]
+    if not path or path[-1]["role"] != "user":
+        raise not_found("question", str(request.parent))
+    turn.question = str(request.parent)
+    return path
+
+
+def _new_drafts(request: ChatRequest) -> list[Draft]:
+    """Drafts with fresh seeds, in an order on the screen drawn by chance."""
+    models = [request.model] if request.drafts == 1 else [request.model, request.other or request.model]
+    chance = random.SystemRandom()
+    positions = chance.sample(range(len(models)), len(models))
+    return [
+        Draft(new_id("msg"), position, model, request.params, chance.randrange(2**31))
+        for model, position in zip(models, positions, strict=True)
+    ]
+
+
+def _failure(error: Exception) -> CauserieError:
+    return CauserieError(
+        "CAU-6107", f"the answer failed: {error or type(error).__name__}", where="engine", fix="ask again"
+    )

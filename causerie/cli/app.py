@@ -1,0 +1,110 @@
+"""The tree of commands, and what happens at its edge: configuration order, errors, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Env, Toml
+
+from causerie import __version__
+from causerie.core import CauserieError, Finding, Stopped, stderr_console
+
+GROUPS = (
+    # name, module, help
+    ("data", "causerie.cli.data", "Web pages in, curated token shards out."),
+    ("tokenizer", "causerie.cli.tokenizer", "Train the byte-level BPE."),
+    ("train", "causerie.cli.train", "Pretraining, SFT, DPO, KTO."),
+    ("feedback", "causerie.cli.feedback", "What people said about answers."),
+    ("models", "causerie.cli.models", "Versions: list, show, import, export, promote, roll back, verify."),
+    ("plan", "causerie.cli.plan", "Count, fit, predict before paying."),
+    ("runs", "causerie.cli.runs", "What long work is doing or did."),
+    ("doctor", "causerie.cli.doctor", "Check this machine, and the closed-form invariants of alignment."),
+)
+SINGLE = (
+    # name, target, help
+    ("demo", "causerie.cli.circle:demo", "The whole circle, small and offline, then the page."),
+    ("eval", "causerie.cli.evals:run", "Measure a model, or two side by side, with intervals."),
+    ("generate", "causerie.cli.talk:generate", "Continue a prompt or answer it."),
+    ("chat", "causerie.cli.talk:chat", "Talk to a model in the terminal."),
+    ("serve", "causerie.cli.circle:serve", "The page and the OpenAI-shaped API on loopback."),
+    ("improve", "causerie.cli.circle:improve", "One turn of the loop: feedback, candidate, gate, verdict."),
+)
+
+
+def build_app() -> App:
+    """The command tree; groups are imported only when one of their commands is asked for."""
+    app = App(
+        name="causerie",
+        version=__version__,
+        help="Own your ChatGPT: web pages go in, an assistant that people talk to comes out.",
+        result_action="return_value",
+    )
+    for name, module, text in GROUPS:
+        app.command(f"{module}:app", name=name, help=text)
+    for name, target, text in SINGLE:
+        app.command(target, name=name, help=text)
+    return app
+
+
+def dispatch(tokens: list[str]) -> None:
+    """Run one command line; raises what goes wrong.
+
+    Values come in the order defaults < `--config FILE.toml` < environment < flags.
+    """
+    app = build_app()
+
+    @app.meta.default
+    def meta(
+        *rest: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[Path | None, Parameter(help="TOML file with the command's values.")] = None,
+    ) -> None:
+        sources: list[object] = [Env("CAUSERIE_", command=True)]
+        if config is not None:
+            sources.append(Toml(config, must_exist=True, use_commands_as_keys=False))
+        app.config = sources
+        app(rest, exit_on_error=False, print_error=False)
+
+    app.meta(tokens, exit_on_error=False, print_error=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs the command line and exits with the status that scripts may rely on.
+
+    0 done; 1 a finding or a failed gate; 2 wrong usage or bad input; 75 stopped with its state saved;
+    130 interrupted.
+    """
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        dispatch(tokens)
+    except Finding as finding:
+        stderr_console().print(str(finding), markup=False, highlight=False)
+        sys.exit(Finding.exit_status)
+    except Stopped as stopped:
+        stderr_console().print(f"stopped: {stopped}\nhint: run the same command again to go on", markup=False)
+        sys.exit(Stopped.exit_status)
+    except CauserieError as error:
+        _fail(error, tokens)
+    except CycloptsError as error:
+        wrong = CauserieError(
+            "CAU-7001", str(error), where="causerie " + " ".join(tokens), fix="see causerie COMMAND --help"
+        )
+        _fail(wrong, tokens)
+    except FileNotFoundError as error:
+        missing = CauserieError("CAU-1001", "no such file", where=str(error.filename), fix="check the path")
+        _fail(missing, tokens)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    sys.exit(0)
+
+
+def _fail(error: CauserieError, tokens: list[str]) -> None:
+    stderr_console().print(str(error), markup=False, highlight=False)
+    if "--json" in tokens:
+        sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
+    sys.exit(error.exit_status)

@@ -1,0 +1,10 @@
+"""Codes raised by the command line itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ERRORS: Final = {
+    "CAU-7001": "The command line or configuration file has an unknown name or a value of the wrong type.",
+    "CAU-7002": "A text input (file or standard input) cannot be read.",
+}

@@ -1,0 +1,124 @@
+"""Flags from frozen dataclasses: one configuration class per command, its fields become the command's flags."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import json
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from cyclopts import Parameter
+
+from causerie.core import Artifact, workspace_path
+
+WORKSPACE = Annotated[Path | None, Parameter(help="Where artifacts and the database live (CAUSERIE_WORKSPACE).")]
+JSON = Annotated[bool, Parameter(help="Print one JSON object as the last line of stdout.", negative="")]
+
+
+def field_docs(config_class: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, by field name; bases are read too."""
+    found: dict[str, str] = {}
+    for base in reversed(config_class.__mro__[:-1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for statement, after in itertools.pairwise(body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                text = _string(after)
+                if text:
+                    found[statement.target.id] = " ".join(text.split())
+    return found
+
+
+def _string(node: ast.stmt) -> str:
+    is_string = (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    )
+    return node.value.value if is_string else ""  # type: ignore[attr-defined]
+
+
+def command_for(
+    config_class: type,
+    function: Callable[[Any, Path], Any],
+    doc: str,
+    *,
+    positional: tuple[str, ...] = (),
+    say: Callable[[Any], str] | None = None,
+) -> Callable[..., Any]:
+    """A command whose flags are the fields of `config_class` and whose work is `function(config, workspace)`.
+
+    Args:
+        doc: the command's help text.
+        positional: fields that may be given without their flag, in order.
+        say: turns the result into the text for people; default is the artifact's folder and metrics.
+    """
+    hints, docs = get_type_hints(config_class), field_docs(config_class)
+    ordered = sorted(fields(config_class), key=lambda f: positional.index(f.name) if f.name in positional else 99)
+    parameters = []
+    for item in ordered:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if item.name in positional else inspect.Parameter.KEYWORD_ONLY
+        default = inspect.Parameter.empty if item.default is MISSING else item.default
+        flag = Parameter(help=docs.get(item.name, ""), negative_iterable=())
+        note = Annotated.__class_getitem__((hints[item.name], flag))  # type: ignore[attr-defined]
+        parameters.append(inspect.Parameter(item.name, kind, default=default, annotation=note))
+    parameters.sort(key=lambda p: p.kind)
+    for name, note, default in (("workspace", WORKSPACE, None), ("json", JSON, False)):
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=note))
+
+    def run(*args: Any, **given: Any) -> None:
+        bound = inspect.Signature(parameters).bind(*args, **given)
+        bound.apply_defaults()
+        values = dict(bound.arguments)
+        workspace, as_json = workspace_path(values.pop("workspace")), values.pop("json")
+        result = function(config_class(**values), workspace)
+        show(result, as_json, say)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__doc__ = doc
+    run.__name__ = function.__name__
+    return run
+
+
+def show(result: Any, as_json: bool, say: Callable[[Any], str] | None = None) -> None:
+    """Print a command's result on stdout: text for people, or one JSON object."""
+    if as_json:
+        sys.stdout.write(json.dumps(plain(result), ensure_ascii=False, default=str) + "\n")
+    else:
+        text = (say or describe)(result)
+        if text:
+            sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def plain(result: Any) -> dict[str, Any]:
+    """A result as a JSON object: artifacts become their path, kind, name, key and metrics."""
+    if isinstance(result, Artifact):
+        manifest = result.manifest
+        head = {"path": str(result.path), "kind": manifest.kind, "name": manifest.name, "key": manifest.key}
+        return {**head, "metrics": manifest.metrics, "inputs": manifest.inputs}
+    if is_dataclass(result) and not isinstance(result, type):
+        return asdict(result)
+    return result if isinstance(result, dict) else {"result": result}
+
+
+def describe(result: Any) -> str:
+    """A result for people: the folder first, then its figures, one a line."""
+    values = plain(result)
+    lines = [str(values["path"])] if "path" in values else []
+    for name, value in (values.get("metrics") or {k: v for k, v in values.items() if k != "path"}).items():
+        lines.append(f"  {name}: {_figure(value)}")
+    return "\n".join(lines)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_figure(v)}" for k, v in value.items())
+    return str(value)

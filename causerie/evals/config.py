@@ -1,0 +1,56 @@
+"""Configuration of `causerie eval`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SUITES: Final = ("bits_per_byte", "answer_loss", "preference", "ending", "ifeval", "choice")
+"""Every suite, in the order in which they run and are shown; each is one file of this room."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to measure, on which data; see `evaluate`."""
+
+    model: Path
+    """Model or adapter folder to evaluate."""
+    suites: tuple[str, ...] = ()
+    """Suites to run: bits_per_byte, answer_loss, preference, ending, ifeval, choice; none given: every suite whose
+    data is given."""
+    against: Path | None = None
+    """Second model or adapter folder: the differences model − against are reported, paired item by item."""
+    documents: Path | None = None
+    """bits_per_byte: documents, a corpus folder, or a JSONL file (.zst allowed) with "text"."""
+    chats: tuple[Path, ...] = ()
+    """answer_loss: JSONL files of chat rows {"messages": [...]}."""
+    pairs: Path | None = None
+    """preference: a preferences folder (its held-out pairs) or a JSONL file of pairs."""
+    reference: Path | None = None
+    """preference: model folder whose log-probabilities are subtracted, which gives DPO's implicit margin."""
+    prompts: Path | None = None
+    """ending: JSONL of {"prompt": "..."} or chat rows (the last user turn is answered)."""
+    ifeval: Path | None = None
+    """ifeval: JSONL in IFEval's format; when the suite is named and this is not given, the data pack's file."""
+    choices: tuple[Path, ...] = ()
+    """choice: JSONL files {"question", "choices", "answer"} or the known sets' parquet files; when the suite is named
+    and this is not given, the data pack's files."""
+    limit: int = 0
+    """At most this many items per suite and file, evenly spread over the file; 0 means all."""
+    max_length: int = 1024
+    """Longest sequence scored, in tokens; longer prompts lose their beginning, longer documents are cut in windows."""
+    max_tokens: int = 256
+    """Longest answer generated, in tokens (ending, ifeval)."""
+    temperature: float = 0.0
+    """Sampling temperature of generated answers; 0 is greedy."""
+    batch_tokens: int = 4096
+    """Tokens (with padding) scored at once."""
+    seed: int = 0
+    """Seed of sampling and of the bootstrap."""
+    confidence: float = 0.95
+    """Confidence level of every interval."""
+    name: str = "evaluation"
+    """Name of the artifact."""
+    out: Path | None = None
+    """Write the artifact exactly here instead of in the workspace."""

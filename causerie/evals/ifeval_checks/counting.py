@@ -1,0 +1,62 @@
+"""Words, sentences and comparisons that several checks share."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+ABBREVIATIONS: Final = frozenset(
+    "mr mrs ms dr prof st jr sr vs etc inc ltd co corp dept est fig no vol pp p.s e.g i.e cf al approx gen rep sen gov "
+    "capt col lt sgt rev hon jan feb mar apr jun jul aug sep sept oct nov dec mm mme mlle".split()
+)
+"""Words (lower case, without the last full stop) after which a full stop does not end a sentence."""
+
+END: Final = re.compile(r"""[.!?…]+["'”’)\]»*_]*(?=\s|$)|[。！？｡।]+["'”’)\]»」』]*""")
+"""Where a sentence may end: Latin marks before white space, or CJK and Indic marks anywhere."""
+
+BLOCK: Final = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*•#]|\d+[.)])\s)")
+"""A blank line, or a line that begins a list item or heading, ends a sentence without any mark."""
+
+
+def words(text: str) -> list[str]:
+    r"""Runs of letters, digits and underscores (`\w+`), the paper's definition of a word."""
+    return re.findall(r"\w+", text)
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of a text: pieces with at least one letter or digit, split at end marks and between blocks."""
+    found = []
+    for block in BLOCK.split(text):
+        start = 0
+        for match in END.finditer(block):
+            if not _is_inside(block, start, match):
+                found.append(block[start : match.end()])
+                start = match.end()
+        found.append(block[start:])
+    return [piece.strip() for piece in found if any(character.isalnum() for character in piece)]
+
+
+def _is_inside(block: str, start: int, match: re.Match[str]) -> bool:
+    """Whether the mark at `match` belongs to an abbreviation, an initial or a list number, not to a sentence end."""
+    if match.group() != ".":
+        return False
+    before = block[start : match.start()].split()
+    last = before[-1].lstrip("(\"'“‘[*_") if before else ""
+    if "." in last and block[match.end() :].lstrip()[:1].islower():
+        return True  # "5 p.m. yesterday"
+    if last.lower() in ABBREVIATIONS or (len(last) == 1 and last.isalpha() and last.isupper() and last != "I"):
+        return True
+    return len(before) == 1 and last.isdigit()
+
+
+def compares(count: int, relation: str, threshold: int) -> bool:
+    """Whether `count` stands in the relation ("at least" or "less than") to the threshold.
+
+    Raises:
+        TypeError: for another relation.
+    """
+    if relation == "at least":
+        return count >= threshold
+    if relation == "less than":
+        return count < threshold
+    raise TypeError(f"relation {relation!r} is neither 'at least' nor 'less than'")

@@ -1,0 +1,67 @@
+"""Configurations of the feedback commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class FeedbackImportConfig:
+    """What `causerie feedback import` reads."""
+
+    sources: tuple[Path, ...]
+    """Files: .jsonl, .json (a list) or either with .gz. Every row's form is recognised by its fields."""
+
+    source: str = ""
+    """Name of where the rows come from, recorded with each; the file's name when empty."""
+
+    licence: str = "unknown"
+    """Licence of the rows, recorded with each."""
+
+    lang: str = ""
+    """Language code of the rows, when they do not say it themselves."""
+
+    limit: int = 0
+    """Most rows taken from each file; 0 takes all."""
+
+
+@dataclass(frozen=True)
+class FeedbackExportConfig:
+    """What `causerie feedback export` writes."""
+
+    out: Path
+    """The JSONL file to write."""
+
+    form: Literal["causerie", "pairs", "labels", "messages"] = "causerie"
+    """causerie: every record, to be imported again; pairs, labels, messages: rows as TRL reads them."""
+
+    include_without_consent: bool = False
+    """Also write answers whose user did not agree to training (form "causerie" only)."""
+
+
+@dataclass(frozen=True)
+class TrainingSetConfig:
+    """How votes become a preferences artifact."""
+
+    name: str = "preferences"
+    """Name of the artifact."""
+
+    out: Path | None = None
+    """Folder to write it to; in the workspace when not given."""
+
+    held_out: float = 0.1
+    """Share of conversations (by the digest of their first message) kept for judging, never trained on."""
+
+    max_per_user: int = 200
+    """Most signals of one user that count, the newest ones; 0 means no cap. Imported rows are not capped by this."""
+
+    max_imported: int = 0
+    """Most imported rows, chosen by digest; 0 takes all."""
+
+    sources: tuple[str, ...] = ()
+    """Only answers from these sources ("page", or an import's name); all when empty."""
+
+    regenerate_weight: float = 0.5
+    """Weight of a kept-against-discarded pair: throwing an answer away says less than choosing."""

@@ -1,0 +1,162 @@
+"""Attention over the block cache: the `Attend` that the engine hands to the model for one step.
+
+A step's tokens come to the model as one row, `(1, N)`: single tokens of decoding sequences first, then chunks of
+prompts. All linear layers thus see one large matrix; only here are the sequences told apart. For each layer the new
+keys and values are written to their blocks first, then every group of queries reads its sequences' blocks: the
+decoding sequences as one padded batch, each chunk by itself.
+
+Query heads that share a key-value head are folded into the query positions, so keys are never repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from causerie.infer.scheduler import Work
+
+
+class KeyValueCache:
+    """Keys and values of all blocks: per layer two tensors `(n_blocks, block_size, Hkv, Dh)`."""
+
+    def __init__(
+        self,
+        n_layer: int,
+        n_blocks: int,
+        block_size: int,
+        n_kv_head: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        size = (n_blocks, block_size, n_kv_head, head_dim)
+        # Zeros, not empty: masked positions are multiplied by 0, and 0 times a stray NaN is NaN.
+        self.keys = [torch.zeros(size, dtype=dtype, device=device) for _ in range(n_layer)]
+        self.values = [torch.zeros(size, dtype=dtype, device=device) for _ in range(n_layer)]
+        self.block_size = block_size
+        self._flat_keys = [layer.view(-1, n_kv_head, head_dim) for layer in self.keys]
+        self._flat_values = [layer.view(-1, n_kv_head, head_dim) for layer in self.values]
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values `(N, Hkv, Dh)` at `slots` `(N,)` = block * block_size + offset."""
+        self._flat_keys[layer].index_copy_(0, slots, keys)
+        self._flat_values[layer].index_copy_(0, slots, values)
+
+    def read(self, layer: int, table: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values `(n_rows, Hkv, S, Dh)` of the blocks in `table` `(n_rows * blocks,)`."""
+        keys = self.keys[layer].index_select(0, table)
+        values = self.values[layer].index_select(0, table)
+        shape = (n_rows, -1, *keys.shape[2:])
+        return keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class View:
+    """Which blocks a group reads in the layers of one window, and what it may see of them."""
+
+    table: Tensor
+    """(rows * blocks,) int64."""
+    mask: Tensor
+    """(rows, 1, G * T, S) of the model's type: 0 where a query may look, -inf elsewhere."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Queries that are answered by one attention call: `rows` sequences of `length` tokens from token `first` on."""
+
+    first: int
+    rows: int
+    length: int
+    views: dict[int | None, View]
+
+
+class BlockAttend:
+    """The `Attend` of one step; made anew for each step by `plan_attend`."""
+
+    def __init__(
+        self,
+        cache: KeyValueCache,
+        slots: Tensor,
+        groups: list[Group],
+        windows: Many[int | None],
+        scale: float,
+    ) -> None:
+        self.cache, self.slots, self.groups, self.windows, self.scale = cache, slots, groups, windows, scale
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Answer q `(1, H, N, Dh)` from the cache after writing k, v `(1, Hkv, N, Dh)`; returns `(1, H, N, Dh)`."""
+        self.cache.write(layer, self.slots, k[0].transpose(0, 1), v[0].transpose(0, 1))
+        n_kv_head = k.shape[1]
+        answers = [self._answer(layer, group, q, n_kv_head) for group in self.groups]
+        return answers[0] if len(answers) == 1 else torch.cat(answers, dim=2)
+
+    def _answer(self, layer: int, group: Group, q: Tensor, n_kv_head: int) -> Tensor:
+        n_head, head_dim = q.shape[1], q.shape[3]
+        share, rows, length = n_head // n_kv_head, group.rows, group.length
+        view = group.views[self.windows[layer]]
+        keys, values = self.cache.read(layer, view.table, rows)
+        asked = q[0, :, group.first : group.first + rows * length]
+        folded = asked.reshape(n_kv_head, share, rows, length, head_dim).permute(2, 0, 1, 3, 4)
+        folded = folded.reshape(rows, n_kv_head, share * length, head_dim)
+        out = scaled_dot_product_attention(folded, keys, values, attn_mask=view.mask, scale=self.scale)
+        out = out.reshape(rows, n_kv_head, share, length, head_dim).permute(1, 2, 0, 3, 4)
+        return out.reshape(1, n_head, rows * length, head_dim)
+
+
+def plan_attend(
+    cache: KeyValueCache, work: Many[Work], windows: Many[int | None], *, share: int, scale: float
+) -> BlockAttend:
+    """The `Attend` for a step's work, single tokens first.
+
+    Args:
+        cache: where keys and values are.
+        work: as `Batch.ordered` gives it.
+        windows: for each layer how many positions back a query may look, None for all.
+        share: query heads per key-value head.
+        scale: factor of the dot products.
+    """
+    singles = [item for item in work if item.count == 1]
+    grouped = [singles] if singles else []
+    grouped += [[item] for item in work if item.count > 1]
+    kinds = set(windows)
+    groups, first = [], 0
+    for items in grouped:
+        views = {window: _view(cache, items, window, share) for window in kinds}
+        groups.append(Group(first, len(items), items[0].count, views))
+        first += len(items) * items[0].count
+    device = cache.keys[0].device
+    slots = torch.tensor([slot for item in work for slot in _slots(item, cache.block_size)], device=device)
+    return BlockAttend(cache, slots, groups, windows, scale)
+
+
+def _slots(work: Work, block_size: int) -> list[int]:
+    blocks = work.sequence.blocks
+    return [
+        blocks[position // block_size] * block_size + position % block_size
+        for position in range(work.start, work.start + work.count)
+    ]
+
+
+def _view(cache: KeyValueCache, items: list[Work], window: int | None, share: int) -> View:
+    size, length = cache.block_size, items[0].count
+    firsts = [0 if window is None else max(0, item.start - window + 1) // size for item in items]
+    tables = [
+        item.sequence.blocks[first : -(-(item.start + length) // size)]
+        for item, first in zip(items, firsts, strict=True)
+    ]
+    width = max(map(len, tables))
+    padded = [block for table in tables for block in table + [0] * (width - len(table))]
+    device, dtype = cache.keys[0].device, cache.keys[0].dtype
+    starts = torch.tensor([item.start for item in items], device=device)
+    offsets = torch.tensor([first * size for first in firsts], device=device)
+    queries = starts[:, None, None] + torch.arange(length, device=device)[None, :, None]
+    keys = offsets[:, None, None] + torch.arange(width * size, device=device)[None, None, :]
+    hidden = keys > queries
+    if window is not None:
+        hidden = hidden | (keys <= queries - window)
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+    return View(torch.tensor(padded, device=device), mask.repeat(1, share, 1)[:, None])

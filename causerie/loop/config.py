@@ -1,0 +1,62 @@
+"""Configuration of `causerie improve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+GUARD_FILE: Final = Path(__file__).parent / "assets" / "guard.jsonl"
+"""Conversations that are never trained on: every candidate answers them before it may be promoted."""
+
+
+@dataclass(frozen=True)
+class ImproveConfig:
+    """One turn of the loop: feedback → training set → candidate → gate → promotion or refusal."""
+
+    model: str
+    """Registry name of the model to improve; its promoted version is the incumbent."""
+    method: Literal["auto", "dpo", "kto"] = "auto"
+    """DPO learns from pairs, KTO from thumbs; auto takes the one with more votes behind it."""
+    min_votes: int = 20
+    """Fewer usable votes than this and no candidate is trained."""
+    heldout_fraction: float = 0.25
+    """Share of prompts whose votes judge the candidate instead of training it."""
+    epochs: float = 1.0
+    """Passes over the training votes."""
+    steps: int = 0
+    """Limit on updates; 0 means none."""
+    minutes: float = 0.0
+    """Limit on training time in minutes; 0 means none."""
+    batch_size: int = 8
+    """Votes per update."""
+    lr: float = 0.0
+    """Learning rate; 0 takes the objective's default for the model."""
+    beta: float = 0.1
+    """How far the candidate may move from the incumbent: larger stays nearer."""
+    lora_rank: int = -1
+    """Rank of the adapter; 0 trains all weights; -1 decides by size (adapter from 50 million parameters on)."""
+    max_heldout: int = 96
+    """Held-out votes used by the gate at most."""
+    guard: Path | None = None
+    """JSONL of held-out conversations for the guards; default: the set that ships with the package."""
+    guard_rows: int = 48
+    """Guard conversations whose answers' loss is compared."""
+    guard_prompts: int = 24
+    """Guard prompts that both versions answer, to compare endings and lengths."""
+    guard_max_tokens: int = 96
+    """Longest guard answer, in tokens."""
+    loss_margin: float = 0.05
+    """How much worse the held-out answer loss may get, in nats per token."""
+    ending_margin: float = 0.15
+    """How much smaller the share of answers that end by themselves may get."""
+    empty_margin: float = 0.05
+    """How much larger the share of empty answers may get."""
+    length_factor: float = 2.0
+    """Answers may get at most this many times longer or shorter."""
+    confidence: float = 0.95
+    """Confidence of every interval."""
+    seed: int = 0
+    """Seed of the split, the training order and the bootstrap."""
+    dry_run: bool = False
+    """Train and judge, but register and promote nothing."""

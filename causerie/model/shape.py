@@ -1,0 +1,213 @@
+"""What a model is, as plain data: its family, its sizes, its number of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Final, Literal
+
+from causerie.core import CauserieError
+
+Activation = Literal["silu", "gelu_tanh"]
+
+SMALL_DEPTH: Final = 8
+"""Up to this depth `shape_from_depth` draws the slim CPU series."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the family table: everything in which model families differ, apart from sizes.
+
+    Adding a family is adding a row to `FAMILIES`; code asks the row, never the family's name.
+    """
+
+    model_type: str
+    """`model_type` in a Hugging Face config.json."""
+    architecture: str
+    """The transformers class that loads an exported folder."""
+    activation: Activation
+    """Gate activation of the MLP: SwiGLU ("silu") or GeGLU with the tanh approximation."""
+    norm_offset: float = 0.0
+    """A norm multiplies by (offset + weight): 0 for most, 1 for Gemma, whose weights are stored around zero."""
+    qk_norm: bool = False
+    """RMSNorm over each query and key head before the rotation."""
+    qkv_bias: bool = False
+    """Bias on the query, key and value projections (Qwen2)."""
+    sandwich_norms: bool = False
+    """Norms after attention and MLP too, before they join the residual stream (Gemma 2 and 3)."""
+    scale_embedding: bool = False
+    """Embeddings are multiplied by the square root of the width on their way in (Gemma)."""
+
+
+FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
+    {
+        "qwen3": Family("qwen3", "Qwen3ForCausalLM", "silu", qk_norm=True),
+        "gemma3": Family(
+            "gemma3_text",
+            "Gemma3ForCausalLM",
+            "gelu_tanh",
+            norm_offset=1.0,
+            qk_norm=True,
+            sandwich_norms=True,
+            scale_embedding=True,
+        ),
+    }
+)
+"""Family name → its row."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of one model. Checked when made.
+
+    Raises:
+        CauserieError: CAU-3001 naming the field that is impossible.
+    """
+
+    family: str
+    """A key of `FAMILIES`."""
+    n_layer: int
+    """Transformer blocks."""
+    n_embd: int
+    """Width of the residual stream."""
+    n_head: int
+    """Query heads."""
+    n_kv_head: int
+    """Key and value heads; divides `n_head` (grouped-query attention)."""
+    head_dim: int
+    """Size of a head, even."""
+    ffn_dim: int
+    """Inner width of the MLP."""
+    vocab_size: int
+    """Rows of the embedding."""
+    rope_theta: float = 100_000.0
+    """Base of the rotary embedding in layers with full attention."""
+    norm_eps: float = 1e-6
+    """Added to the mean square in every RMSNorm."""
+    tie_embeddings: bool = True
+    """Whether the output projection is the embedding."""
+    max_seq_len: int = 2048
+    """Longest sequence the model is meant for (recorded; the code has no tables of this length)."""
+    sliding_window: int = 0
+    """Tokens that a local layer sees, itself included; 0 where there are no local layers."""
+    local_layers: tuple[bool, ...] = ()
+    """Per layer whether it is local; empty means none is."""
+    rope_local_theta: float = 0.0
+    """Base of the rotary embedding in local layers; 0 means the same as `rope_theta`."""
+    query_scale: float = 0.0
+    """Factor on query-key products; 0 means 1/sqrt(head_dim)."""
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise _impossible("family", self.family, f"known families: {', '.join(FAMILIES)}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 0 < value <= most:
+                raise _impossible(name, value, f"an integer from 1 to {most} is needed")
+        if self.n_head % self.n_kv_head:
+            raise _impossible("n_kv_head", self.n_kv_head, f"it must divide n_head = {self.n_head}")
+        if self.head_dim % 2:
+            raise _impossible("head_dim", self.head_dim, "rotary embedding needs an even size")
+        if self.local_layers and len(self.local_layers) != self.n_layer:
+            raise _impossible("local_layers", self.local_layers, f"one entry for each of {self.n_layer} layers")
+        if any(self.local_layers) and self.sliding_window < 1:
+            raise _impossible("sliding_window", self.sliding_window, "local layers need a window of at least 1")
+        if self.rope_theta <= 0 or self.norm_eps <= 0 or self.rope_local_theta < 0 or self.query_scale < 0:
+            raise _impossible("rope_theta, norm_eps, rope_local_theta, query_scale", "", "they must be positive")
+
+    @property
+    def row(self) -> Family:
+        """The family's row of the table."""
+        return FAMILIES[self.family]
+
+    @property
+    def scale(self) -> float:
+        """Factor on query-key products."""
+        return self.query_scale or self.head_dim**-0.5
+
+    @property
+    def embed_scale(self) -> float:
+        """Factor on embeddings on their way in."""
+        return float(self.n_embd) ** 0.5 if self.row.scale_embedding else 1.0
+
+    def window(self, layer: int) -> int:
+        """Tokens that layer `layer` sees, itself included; 0 = all before it."""
+        return self.sliding_window if self.local_layers and self.local_layers[layer] else 0
+
+    def theta(self, layer: int) -> float:
+        """Base of the rotary embedding in layer `layer`."""
+        return (self.rope_local_theta or self.rope_theta) if self.window(layer) else self.rope_theta
+
+    @property
+    def n_params(self) -> int:
+        """Parameters, a tied embedding counted once."""
+        return self.n_params_without_embedding + self.vocab_size * self.n_embd * (1 if self.tie_embeddings else 2)
+
+    @property
+    def n_params_without_embedding(self) -> int:
+        """Parameters outside the embedding and the output projection."""
+        row, q, kv = self.row, self.n_head * self.head_dim, self.n_kv_head * self.head_dim
+        attention = 2 * self.n_embd * (q + kv)
+        attention += (q + 2 * kv) * row.qkv_bias + 2 * self.head_dim * row.qk_norm
+        norms = self.n_embd * (4 if row.sandwich_norms else 2)
+        return self.n_layer * (attention + 3 * self.n_embd * self.ffn_dim + norms) + self.n_embd
+
+    def weight_bytes(self, bytes_per_param: int = 4) -> int:
+        """Bytes of the weights alone."""
+        return self.n_params * bytes_per_param
+
+    def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
+        """Bytes of keys and values that one token of context costs (windows not counted)."""
+        return 2 * self.n_layer * self.n_kv_head * self.head_dim * bytes_per_value
+
+    def training_bytes(self) -> int:
+        """Bytes of float32 weights, gradients and Adam's two moments; activations come on top."""
+        return self.n_params * 16
+
+
+_MOST: Final = MappingProxyType(
+    {
+        "n_layer": 1024,
+        "n_embd": 1 << 17,
+        "n_head": 1024,
+        "n_kv_head": 1024,
+        "head_dim": 4096,
+        "ffn_dim": 1 << 20,
+        "vocab_size": 1 << 24,
+        "max_seq_len": 1 << 28,
+    }
+)
+assert set(_MOST) <= {field.name for field in fields(ModelShape)}
+
+
+def _impossible(name: str, value: object, fix: str) -> CauserieError:
+    return CauserieError("CAU-3001", f"{name} cannot be {value!r}", where=f"model shape, field {name}", fix=fix)
+
+
+def shape_from_depth(depth: int, vocab_size: int, max_seq_len: int = 2048) -> ModelShape:
+    """Our own series of Qwen3-dense models, one dial.
+
+    Up to depth 8 (CPU): width 48·depth, MLP 128·depth, `depth` heads of 32: 0.18M parameters without
+    embedding at depth 2, 1.5M at 4, 5.0M at 6, 11.8M at 8. Above (GPU): width 64·depth, heads of 64, MLP 8/3
+    of the width. Two query heads share a key head where depth is even. Tied embeddings up to depth 12.
+
+    Raises:
+        CauserieError: CAU-3001 when the depth or the vocabulary is impossible.
+    """
+    if not 1 <= depth <= 64:
+        raise _impossible("depth", depth, "choose a depth from 1 to 64")
+    small = depth <= SMALL_DEPTH
+    n_embd = depth * (48 if small else 64)
+    return ModelShape(
+        family="qwen3",
+        n_layer=depth,
+        n_embd=n_embd,
+        n_head=depth,
+        n_kv_head=depth // 2 if depth % 2 == 0 else depth,
+        head_dim=32 if small else 64,
+        ffn_dim=128 * depth if small else -(-n_embd * 8 // (3 * 64)) * 64,
+        vocab_size=vocab_size,
+        tie_embeddings=depth <= 12,
+        max_seq_len=max_seq_len,
+    )

@@ -1,0 +1,140 @@
+"""The one writer: a thread that gathers writes into groups, commits each group once and only then answers.
+
+A commit with `synchronous=FULL` costs one flush of the disk (milliseconds), whatever it holds; so writes that
+arrive while a flush is under way share the next one.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError
+
+from causerie.core import crashpoint
+from causerie.store.errors import database_error
+
+WINDOW_SECONDS: Final = 0.003
+"""How long a group waits for company, when the group before it had some."""
+
+GROUP_LIMIT: Final = 500
+"""Most writes in one commit."""
+
+Work = Callable[[Connection], Any]
+
+
+@dataclass
+class Job:
+    """One write: what to do within the transaction, and where its result goes after the commit."""
+
+    work: Work
+    future: Future[Any] = field(default_factory=Future)
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Owns the thread; `submit` may be called from any thread. `where` names the database in errors."""
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self._engine = engine
+        self._where = where
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._loop, name="causerie-store-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: further writes are refused."""
+        return self._closed
+
+    def submit(self, work: Work) -> Future[Any] | None:
+        """Queue a write; its future is resolved after the commit is on the disk. None when the writer is closed."""
+        job = Job(work)
+        with self._lock:
+            if self._closed:
+                return None
+            self._queue.put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Commit what is queued, then end the thread."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        crowded, ended = False, False
+        while not ended:
+            group, ended = self._gather(WINDOW_SECONDS if crowded else 0.0)
+            if group:
+                self._commit_group(group)
+            crowded = len(group) > 1
+
+    def _gather(self, window: float) -> tuple[list[Job], bool]:
+        first = self._queue.get()
+        if first is None:
+            return [], True
+        group, until = [first], time.monotonic() + window
+        while len(group) < GROUP_LIMIT:
+            try:
+                job = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                break
+            if job is None:
+                return group, True
+            group.append(job)
+        return group, False
+
+    def _commit_group(self, group: list[Job]) -> None:
+        """Commit all jobs together; when the database itself fails within a group, each is tried on its own."""
+        failure = self._try_commit(group)
+        if failure is not None and len(group) > 1:
+            for job in group:
+                job.result = job.error = None
+                job.error = self._try_commit([job]) or job.error
+        elif failure is not None:
+            group[0].error = failure
+        for job in group:
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(self._explain(job.error))
+
+    def _try_commit(self, group: list[Job]) -> BaseException | None:
+        """Run the jobs in one transaction; returns the failure that undid all of them, if one did."""
+        try:
+            with self._engine.connect().execution_options(causerie_write=True) as connection, connection.begin():
+                for job in group:
+                    _run_apart(connection, job)
+                crashpoint("store.before_commit")
+            crashpoint("store.after_commit")
+        except Exception as error:  # whatever happened, the callers must be told
+            return error
+        return None
+
+    def _explain(self, error: BaseException) -> BaseException:
+        return database_error(error, self._where) if isinstance(error, DBAPIError) else error
+
+
+def _run_apart(connection: Connection, job: Job) -> None:
+    """Run one job within its own savepoint: its failure undoes it alone, unless the database itself failed."""
+    savepoint = connection.begin_nested()
+    try:
+        job.result = job.work(connection)
+        savepoint.commit()
+    except (OperationalError, InvalidRequestError):
+        raise
+    except Exception as error:
+        savepoint.rollback()
+        job.error = error

@@ -1,0 +1,215 @@
+"""What can be set about a training run: the fields every objective shares, and those of `pretrain` and `sft`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from causerie.core import CauserieError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Settings of the one loop, shared by every objective. A run ends at the first of its limits that is reached."""
+
+    name: str = "model"
+    """Name of the artifact that is made."""
+    out: Path | None = None
+    """Folder to write the artifact to; without it, the workspace."""
+    steps: int | None = None
+    """Limit: updates of the weights."""
+    minutes: float | None = None
+    """Limit: minutes of wall-clock time, compilation included. Such a run depends on the machine's speed."""
+    tokens: int | None = None
+    """Limit: tokens trained on."""
+    batch_size: int = 16
+    """Rows per update."""
+    micro_batch: int = 0
+    """Rows per forward and backward pass; 0 means the whole batch. Changes memory, not the result."""
+    seq_len: int = 256
+    """Tokens per row."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon for the matrices inside the blocks with AdamW for everything else, or AdamW for all."""
+    lr: float | None = None
+    """Peak learning rate of AdamW; without it, a rule by model size (`default_lr`)."""
+    matrix_lr: float | None = None
+    """Peak learning rate of Muon; without it, a rule by model size (`default_matrix_lr`)."""
+    schedule: Literal["wsd", "cosine", "linear"] = "wsd"
+    """Shape of the learning rate after warm-up: flat then linear decay, half a cosine, or linear decay."""
+    warmup: int = 20
+    """Updates of linear warm-up, at most a tenth of the run where its length in steps is known."""
+    decay_fraction: float = 0.5
+    """Share of the run that `wsd` spends decaying."""
+    final_lr: float = 0.05
+    """Learning rate at the end as a share of the peak."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of the matrices; embeddings and gains have none."""
+    grad_clip: float = 1.0
+    """Largest norm of the mean gradient; 0 turns clipping off."""
+    seed: int = 0
+    """Seed of weights, data order and everything else that is random."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the model with torch.compile; `auto` does so when the run is long enough to win back the warm-up."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the matrix products; `auto` is bf16 where the processor has it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes a GPU if there is one."""
+    checkpoint_every: int = 0
+    """Updates between checkpoints; 0 means about every two minutes."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept while the run lasts."""
+    eval_every: int = 0
+    """Updates between evaluations during the run; 0 means only before and after."""
+    max_bad_steps: int = 3
+    """Updates in a row that may be skipped for an infinite or undefined loss or gradient before the run stops."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field as plain JSON values, paths as text."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    def check(self) -> None:
+        """Check what the types cannot say.
+
+        Raises:
+            CauserieError: CAU-4001 naming the field, its value and what it should be.
+        """
+        for field in ("batch_size", "seq_len", "keep_checkpoints", "max_bad_steps"):
+            _at_least(self, field, 1)
+        for field in ("steps", "tokens"):
+            if getattr(self, field) is not None:
+                _at_least(self, field, 1)
+        for field in ("micro_batch", "warmup", "checkpoint_every", "eval_every", "weight_decay", "grad_clip"):
+            _at_least(self, field, 0)
+        for field in ("decay_fraction", "final_lr"):
+            _within(self, field, 0.0, 1.0)
+        for field in ("lr", "matrix_lr", "minutes"):
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise bad_setting(field, value, "a finite number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainSettings):
+    """`causerie train pretrain`: a model from random weights on token shards."""
+
+    shards: Path
+    """Artifact folder of token shards (`data pack`)."""
+    tokenizer: Path
+    """Artifact folder of the tokenizer the shards were made with."""
+    depth: int = 4
+    """The one dial of size: layers, with the width and heads that go with them."""
+    n_layer: int | None = None
+    """Layers, where they should differ from the dial's."""
+    n_embd: int | None = None
+    """Width, where it should differ from the dial's."""
+    n_head: int | None = None
+    """Query heads, where they should differ from the dial's."""
+    n_kv_head: int | None = None
+    """Key and value heads, where they should differ from the dial's."""
+    head_dim: int | None = None
+    """Width of a head, where it should differ from the dial's."""
+    ffn_dim: int | None = None
+    """Width inside the feed-forward layer, where it should differ from the dial's."""
+    eval_tokens: int = 65_536
+    """Validation tokens to evaluate on, at most."""
+    prompts: tuple[str, ...] = ("The ", "Once upon a time", "La France est ")
+    """Prompts continued greedily at each evaluation, to see what the model has learnt."""
+
+    def check(self) -> None:
+        """See `TrainSettings.check`; also the dimensions given by hand."""
+        super().check()
+        need_limit(self)
+        for field in ("depth", "n_layer", "n_embd", "n_head", "n_kv_head", "head_dim", "ffn_dim", "eval_tokens"):
+            if getattr(self, field) is not None:
+                _at_least(self, field, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(TrainSettings):
+    """`causerie train sft`: teach a model from conversations; the loss is on the assistant's words only."""
+
+    name: str = "sft"
+    """Name of the artifact that is made."""
+    model: Path
+    """Model folder, or an adapter folder whose adapter is trained further."""
+    data: tuple[Path, ...]
+    """JSONL files of conversations (`{"messages": [...]}`)."""
+    heldout: Path | None = None
+    """JSONL file of conversations to measure on; without it, `heldout_fraction` of the rows is kept apart."""
+    heldout_fraction: float = 0.02
+    """Share of the rows kept apart, chosen by a hash of the row's prompt."""
+    heldout_rows: int = 96
+    """Held-out rows to measure on, at most."""
+    epochs: float | None = None
+    """Limit: passes over the rows. Without any limit, one."""
+    lora_rank: int = 0
+    """Rank of a LoRA adapter; 0 trains all weights. An adapter that is trained further keeps its own."""
+    lora_alpha: float | None = None
+    """Scale of the adapter; twice the rank unless given."""
+    too_long: Literal["truncate", "drop"] = "truncate"
+    """What happens to rows longer than `seq_len`; both are counted."""
+    batch_size: int = 8
+    """Rows of `seq_len` tokens per update; several short conversations share a row without seeing each other."""
+    seq_len: int = 512
+    """Tokens per row."""
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    """AdamW for all weights, or Muon for the matrices (not for adapters)."""
+    schedule: Literal["wsd", "cosine", "linear"] = "linear"
+    """Shape of the learning rate after warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """See `TrainSettings.compile`."""
+
+    def check(self) -> None:
+        """See `TrainSettings.check`; also the adapter's fields and the data."""
+        super().check()
+        _at_least(self, "lora_rank", 0)
+        _at_least(self, "heldout_rows", 1)
+        _within(self, "heldout_fraction", 0.0, 0.5)
+        if not self.data:
+            raise bad_setting("data", "", "at least one JSONL file")
+        for field in ("epochs", "lora_alpha"):
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise bad_setting(field, value, "a finite number above 0")
+
+
+def need_limit(settings: TrainSettings) -> None:
+    """Check that the run ends somewhere.
+
+    Raises:
+        CauserieError: CAU-4001 when none of steps, minutes and tokens is given.
+    """
+    if settings.steps is None and settings.minutes is None and settings.tokens is None:
+        raise CauserieError(
+            "CAU-4001",
+            "the run has no end: none of steps, minutes and tokens is given",
+            where="steps, minutes, tokens",
+            fix="give one of them, such as --minutes 5",
+        )
+
+
+def bad_setting(field: str, value: object, wanted: str) -> CauserieError:
+    """CAU-4001 for a field: its value and what was expected."""
+    return CauserieError("CAU-4001", f"{field} is {value!r}", where=field, fix=f"give {wanted}")
+
+
+def _at_least(settings: TrainSettings, field: str, least: int) -> None:
+    value = getattr(settings, field)
+    if not value >= least:
+        raise bad_setting(field, value, f"a number of at least {least}")
+
+
+def _within(settings: TrainSettings, field: str, low: float, high: float) -> None:
+    value = getattr(settings, field)
+    if not low <= value <= high:
+        raise bad_setting(field, value, f"a number from {low:g} to {high:g}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value

@@ -1,0 +1,64 @@
+/** The message tree as rows on the screen: one row per question or answer, with its alternatives. */
+
+import type { Message } from './types';
+
+/** One alternative: a single message, or the drafts that were shown side by side. */
+export interface Unit {
+  key: string;
+  messages: Message[];
+}
+
+export interface Row {
+  unit: Unit;
+  active: Message;
+  index: number;
+  alternatives: Unit[];
+}
+
+const ROOT = '';
+
+/** The visible path. `selected` maps a parent's id to the key of the alternative the reader turned to. */
+export function visibleRows(messages: Message[], selected: Record<string, string>): Row[] {
+  const children = new Map<string, Message[]>();
+  for (const message of messages) {
+    const parent = message.parent ?? ROOT;
+    children.set(parent, [...(children.get(parent) ?? []), message]);
+  }
+  const rows: Row[] = [];
+  let parent = ROOT;
+  while (children.has(parent)) {
+    const alternatives = unitsOf(children.get(parent)!);
+    const chosen = alternatives.findIndex((unit) => unit.key === selected[parent]);
+    const index = chosen < 0 ? alternatives.length - 1 : chosen;
+    const unit = alternatives[index]!;
+    const active = activeOf(unit, children);
+    rows.push({ unit, active, index, alternatives });
+    parent = active.id;
+  }
+  return rows;
+}
+
+function unitsOf(siblings: Message[]): Unit[] {
+  const units: Unit[] = [];
+  for (const message of siblings) {
+    const group = message.exposure?.group ?? null;
+    const unit = group === null ? undefined : units.find((other) => other.key === group);
+    if (unit) unit.messages.push(message);
+    else units.push({ key: group ?? message.id, messages: [message] });
+  }
+  for (const unit of units) unit.messages.sort((a, b) => (a.exposure?.position ?? 0) - (b.exposure?.position ?? 0));
+  return units;
+}
+
+/** The choice that stands on a pair of drafts: "left", "right", "tie" or null. */
+export function choiceOf(unit: Unit) {
+  const found = unit.messages.flatMap((message) => message.signals).find((signal) => signal.kind === 'choice');
+  return found ?? null;
+}
+
+function activeOf(unit: Unit, children: Map<string, Message[]>): Message {
+  const choice = choiceOf(unit)?.value;
+  const wanted = choice === 'right' ? 1 : 0;
+  const chosen = choice ? unit.messages[wanted] : undefined;
+  return chosen ?? unit.messages.find((message) => children.has(message.id)) ?? unit.messages[0]!;
+}

@@ -1,0 +1,134 @@
+"""Artifacts are whole or absent, whatever kills the process that writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from causerie.core import (
+    CauserieError,
+    artifact_key,
+    artifact_path,
+    code_digest,
+    find_artifact,
+    list_artifacts,
+    open_artifact,
+    write_artifact,
+)
+
+WRITER = """
+import sys
+from pathlib import Path
+from causerie.core import write_artifact
+with write_artifact(Path(sys.argv[1]), "kind", "name", "k" * 64, config={"a": 1}) as draft:
+    (draft.path / "one.txt").write_text("one")
+    (draft.path / "sub").mkdir()
+    (draft.path / "sub" / "two.bin").write_bytes(bytes(range(256)))
+    draft.metrics["count"] = 2
+"""
+KEY = "k" * 64
+
+
+def run_writer(workspace: Path, **environment: str) -> int:
+    done = subprocess.run([sys.executable, "-c", WRITER, str(workspace)], env={**os.environ, **environment})
+    return done.returncode
+
+
+def crash_points(tmp_path: Path) -> list[str]:
+    log = tmp_path / "points.txt"
+    assert run_writer(tmp_path / "dry", CAUSERIE_CRASH_LOG=str(log)) == 0
+    return list(dict.fromkeys(log.read_text().split()))
+
+
+def test_whole_or_absent_at_every_crash_point(tmp_path: Path) -> None:
+    points = crash_points(tmp_path)
+    assert {"artifact.before_manifest", "artifact.before_rename", "artifact.after_rename"} <= set(points)
+    for point in points:
+        workspace = tmp_path / point
+        assert run_writer(workspace, CAUSERIE_CRASH_AT=point) == -signal.SIGKILL
+        found = find_artifact(workspace, "kind", "name", KEY)
+        if found is not None:
+            open_artifact(found.path, verify="digest")
+        assert (found is not None) == (point == "artifact.after_rename")
+        assert run_writer(workspace) == 0
+        assert find_artifact(workspace, "kind", "name", KEY) is not None
+
+
+def make(workspace: Path) -> Path:
+    with write_artifact(workspace, "kind", "name", KEY) as draft:
+        (draft.path / "data.bin").write_bytes(b"0123456789" * 10)
+    return artifact_path(workspace, "kind", "name", KEY)
+
+
+@given(position=st.integers(0, 99), bit=st.integers(0, 7))
+@settings(max_examples=25, deadline=None)
+def test_a_flipped_bit_is_found_by_digest(tmp_path_factory: pytest.TempPathFactory, position: int, bit: int) -> None:
+    folder = make(tmp_path_factory.mktemp("bits"))
+    content = bytearray((folder / "data.bin").read_bytes())
+    content[position] ^= 1 << bit
+    (folder / "data.bin").write_bytes(content)
+    open_artifact(folder)
+    with pytest.raises(CauserieError) as caught:
+        open_artifact(folder, verify="digest")
+    assert caught.value.code == "CAU-1002"
+    assert "data.bin" in caught.value.where
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_a_short_or_missing_file_is_found_by_size(workspace: Path, damage: str) -> None:
+    folder = make(workspace)
+    if damage == "truncate":
+        (folder / "data.bin").write_bytes(b"short")
+    else:
+        (folder / "data.bin").unlink()
+    with pytest.raises(CauserieError, match="bytes where|missing"):
+        open_artifact(folder)
+    assert find_artifact(workspace, "kind", "name", KEY) is None
+    assert list_artifacts(workspace, "kind") == []
+
+
+def test_an_error_inside_leaves_nothing(workspace: Path) -> None:
+    with pytest.raises(ZeroDivisionError), write_artifact(workspace, "kind", "name", KEY) as draft:
+        (draft.path / "x").write_text("x")
+        raise ZeroDivisionError
+    assert list((workspace / "kind").iterdir()) == []
+
+
+def test_garbage_manifest_names_the_file(workspace: Path) -> None:
+    folder = make(workspace)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(CauserieError) as caught:
+        open_artifact(folder)
+    assert caught.value.code == "CAU-1003"
+    (folder / "manifest.json").write_text(json.dumps({"kind": "x", "unknown": 1}))
+    with pytest.raises(CauserieError, match="not a manifest"):
+        open_artifact(folder)
+
+
+def test_key_depends_on_everything_that_matters() -> None:
+    base = artifact_key("kind", {"a": 1}, {"in": "x"}, "code")
+    assert base == artifact_key("kind", {"a": 1}, {"in": "x"}, "code")
+    others = [
+        artifact_key("other", {"a": 1}, {"in": "x"}, "code"),
+        artifact_key("kind", {"a": 2}, {"in": "x"}, "code"),
+        artifact_key("kind", {"a": 1}, {"in": "y"}, "code"),
+        artifact_key("kind", {"a": 1}, {"in": "x"}, "edoc"),
+    ]
+    assert len({base, *others}) == 5
+    assert code_digest("causerie.core") != code_digest("causerie.core.artifact")
+
+
+def test_read_only_place_is_an_error_with_a_fix(tmp_path: Path) -> None:
+    (tmp_path / "kind").write_text("a file where a folder should be")
+    with pytest.raises(CauserieError) as caught, write_artifact(tmp_path, "kind", "name", KEY):
+        pass
+    assert caught.value.code == "CAU-1007"
+    assert caught.value.fix

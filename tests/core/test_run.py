@@ -1,0 +1,88 @@
+"""Run folders: one owner, readable while they work, honest about how they ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from causerie.core import CauserieError, Finding, Stopped, graceful_stop, open_run, read_events, read_run, seed_for
+
+KEY = "a" * 64
+
+
+def test_events_are_kept_in_order_and_appended_on_resume(workspace: Path) -> None:
+    with open_run(workspace, "train", "x", KEY, {"lr": 0.1}) as run:
+        run.log("step", step=1, loss=2.5)
+        folder = run.path
+    with open_run(workspace, "train", "x", KEY, {"lr": 0.1}) as run:
+        run.log("step", step=2, loss=2.25)
+        run.result["loss"] = 2.25
+    assert [e["step"] for e in read_events(folder)] == [1, 2]
+    assert [e["step"] for e in read_events(folder, after=1)] == [2]
+    state = read_run(folder)
+    assert state["status"] == "done"
+    assert state["result"] == {"loss": 2.25}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Finding("no"), "refused"),
+        (Stopped("later"), "stopped"),
+        (ValueError("broken"), "failed"),
+        (CauserieError("CAU-1001", "cause", where="here", fix="mend"), "failed"),
+    ],
+)
+def test_the_ending_is_recorded(workspace: Path, error: Exception, status: str) -> None:
+    with pytest.raises(type(error)), open_run(workspace, "k", "n", KEY, {}):
+        raise error
+    state = read_run(workspace / "runs" / "k-n-aaaaaaaa")
+    assert state["status"] == status
+    if isinstance(error, CauserieError):
+        assert state["error"] == {"code": "CAU-1001", "cause": "cause", "where": "here", "fix": "mend"}
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from causerie.core import open_run
+with open_run(Path(sys.argv[1]), "k", "n", "a" * 64, {}):
+    print("owned", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_owner_is_refused_and_a_dead_one_reads_as_stopped(workspace: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(workspace)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    with holder.stdout:
+        assert holder.stdout.readline() == "owned\n"
+    folder = workspace / "runs" / "k-n-aaaaaaaa"
+    assert read_run(folder)["status"] == "running"
+    with pytest.raises(CauserieError, match=str(holder.pid)) as caught, open_run(workspace, "k", "n", KEY, {}):
+        pass
+    assert caught.value.code == "CAU-1004"
+    holder.kill()
+    holder.wait()
+    assert read_run(folder)["status"] == "stopped"
+
+
+def test_the_first_signal_asks_and_the_second_interrupts() -> None:
+    with pytest.raises(KeyboardInterrupt), graceful_stop() as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+def test_seeds_are_stable_and_distinct() -> None:
+    assert seed_for(0, "data", 1) == seed_for(0, "data", 1)
+    assert len({seed_for(root, name) for root in range(10) for name in ("a", "b", "ab")}) == 30
