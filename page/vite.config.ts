@@ -9,6 +9,7 @@ export default defineConfig({
     outDir: process.env.CAUSERIE_PAGE_OUT ?? '../causerie/chat/page',
     emptyOutDir: true,
     target: 'es2022',
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'],
     modulePreload: { polyfill: false },
     assetsInlineLimit: 0,
     rollupOptions: {

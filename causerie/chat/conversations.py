@@ -16,6 +16,8 @@ from causerie.chat.errors import not_found
 from causerie.store import Store, conversations, exposures, messages, new_id, now, signals
 
 TITLE_LENGTH: Final = 60
+SIDES: Final = ("left", "right")
+"""Where the drafts of a pair stand, by their position."""
 
 ChatMessages = list[dict[str, str]]
 """A conversation as models take it: `{"role", "content"}` in order."""
@@ -106,18 +108,21 @@ class Book:
         return message_id
 
     def path(self, conversation_id: str, message_id: str | None) -> ChatMessages:
-        """The messages from the root to `message_id`, as models take them.
+        """The messages from the root to `message_id`, as models take them; corrected answers as corrected.
 
         Raises:
             CauserieError: CAU-6102 when `message_id` is not in this conversation.
         """
-        by_id = {row.id: row for row in self._message_rows(conversation_id)}
+        rows = self._message_rows(conversation_id)
+        said = self._signals([row.exposure_id for row in rows if row.exposure_id])
+        by_id = {row.id: row for row in rows}
         found: ChatMessages = []
         while message_id is not None:
             if message_id not in by_id:
                 raise not_found("message", message_id)
             row = by_id.pop(message_id)
-            found.append({"role": row.role, "content": row.content})
+            edited = _edited(said.get(row.exposure_id, ()))
+            found.append({"role": row.role, "content": row.content if edited is None else edited})
             message_id = row.parent
         return found[::-1]
 
@@ -160,6 +165,7 @@ def _decided_groups(rows: Sequence[Row[Any]], said: Mapping[str, Sequence[Row[An
 
 def _message(row: Row[Any], said: Mapping[str, Sequence[Row[Any]]], decided: set[str]) -> dict[str, Any]:
     shown = {key: getattr(row, key) for key in ("id", "parent", "role", "content", "created")}
+    mine = said.get(row.exposure_id, ())
     exposure = None
     if row.exposure_id:
         blind = row.group_id is not None and row.group_id not in decided
@@ -170,11 +176,26 @@ def _message(row: Row[Any], said: Mapping[str, Sequence[Row[Any]]], decided: set
             "position": row.position,
             "finish": row.finish,
         }
-    return {**shown, "exposure": exposure, "signals": [_signal(signal) for signal in said.get(row.exposure_id, ())]}
+    signals_shown = [_signal(signal, row.position or 0) for signal in mine]
+    return {**shown, "edited": _edited(mine), "exposure": exposure, "signals": signals_shown}
 
 
-def _signal(row: Row[Any]) -> dict[str, Any]:
-    return {key: getattr(row, key) for key in ("id", "kind", "value", "reasons", "comment", "created")}
+def _edited(said: Sequence[Row[Any]]) -> str | None:
+    return next((str(signal.value["text"]) for signal in reversed(said) if signal.kind == "edit"), None)
+
+
+def _signal(row: Row[Any], position: int) -> dict[str, Any]:
+    shown = {key: getattr(row, key) for key in ("id", "kind", "reasons", "comment", "created")}
+    return {**shown, "value": shown_value(row.kind, row.value, position)}
+
+
+def shown_value(kind: str, value: Mapping[str, Any], position: int) -> str:
+    """A signal's value as the page speaks of it: "up", "down", "left", "right", "tie", or the text of an edit."""
+    if kind == "thumb":
+        return "up" if value.get("label") else "down"
+    if kind == "choice":
+        return SIDES[min(position, 1)] if value.get("outcome") == "chosen" else "tie"
+    return str(value.get("text", ""))
 
 
 def version_name(model: str, number: int | None) -> str:

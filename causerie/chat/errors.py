@@ -12,10 +12,11 @@ ERRORS: Final = {
     "CAU-6103": "A request came from another page or host, and was refused.",
     "CAU-6104": "A request is too large.",
     "CAU-6105": "The thing asked for cannot be done now: something else is under way.",
-    "CAU-6106": "No model of this name is being served.",
     "CAU-6107": "The model could not give an answer.",
     "CAU-6108": "The improvement could not be started or ended without a verdict.",
     "CAU-6109": "The built page is missing from the package.",
+    "CAU-6110": "The server failed in a way that nobody foresaw; its log says how.",
+    "CAU-6111": "There is no model to serve.",
 }
 """Codes raised by this room."""
 
@@ -25,10 +26,15 @@ STATUS: Final = {
     "CAU-6103": 403,
     "CAU-6104": 413,
     "CAU-6105": 409,
-    "CAU-6106": 404,
     "CAU-6107": 502,
     "CAU-6108": 500,
     "CAU-6109": 500,
+    "CAU-6110": 500,
+    "CAU-1304": 404,
+    "CAU-5001": 404,
+    "CAU-6003": 404,
+    "CAU-6004": 502,
+    "CAU-6006": 503,
 }
 """HTTP status of each code; codes of other rooms become 400 (bad input that the user can mend)."""
 

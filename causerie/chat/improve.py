@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -21,7 +22,10 @@ from causerie.chat.runs import progress_of, safe_events
 from causerie.core import CauserieError, read_run
 
 COMMAND: Final = (sys.executable, "-m", "causerie")
+ANSWER: Final = "improve.json"
+"""File of the workspace that takes the child's stdout: one JSON object as its last line."""
 LOG: Final = "improve.log"
+"""File of the workspace that takes the child's narration."""
 LOG_TAIL: Final = 2_000
 STOP_SECONDS: Final = 20.0
 
@@ -67,14 +71,17 @@ class Improver:
         arguments = ("improve", "--model", model, "--workspace", str(self.workspace), "--json")
         self.workspace.mkdir(parents=True, exist_ok=True)
         self._model, self._exit = model, None
-        with open(self.workspace / LOG, "wb") as file:
+        with open(self.workspace / ANSWER, "wb") as answer, open(self.workspace / LOG, "wb") as narration:
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self._command, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=file
+                    *self._command, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=answer, stderr=narration
                 )
             except OSError as error:
                 raise CauserieError(
-                    "CAU-6108", f"cannot start: {error}", where=self._command[0], fix="run `causerie improve` in a shell"
+                    "CAU-6108",
+                    f"cannot start: {error}",
+                    where=self._command[0],
+                    fix="run `causerie improve`",
                 ) from error
         self._watch = asyncio.create_task(self._wait(self._process), name="improve")
 
@@ -99,11 +106,12 @@ class Improver:
 
     async def _wait(self, process: asyncio.subprocess.Process) -> None:
         self._exit = await process.wait()
-        verdict = _last(self._events(process.pid), "verdict")
+        state = self._newest()
+        verdict = _last(self._round(state), "verdict") if state else None
         if verdict and verdict.get("promoted") and verdict.get("version"):
             try:
                 await self._on_promoted(str(verdict["version"]))
-            except Exception:  # the old version goes on answering; the page shows the log
+            except Exception:  # the old version goes on answering; the server's log says why
                 log.exception("the promoted version could not be loaded")
 
     def progress(self) -> dict[str, Any]:
@@ -114,21 +122,38 @@ class Improver:
             figures of `runs.progress_of`, `gate` (rows or None), `verdict` (or None), `error` and `log` (of a failure).
         """
         state = self._newest()
-        events = safe_events(self._folder(state)) if state else []
-        started = max((index for index, event in enumerate(events) if event.get("event") == "start"), default=0)
-        gate, verdict = _last(events[started:], "gate"), _last(events[started:], "verdict")
+        events = self._round(state) if state else []
+        gate, verdict = _last(events, "gate"), _last(events, "verdict")
         status = self._status(state)
         failed = status in ("failed", "stopped")
         return {
             "status": status,
             "model": self._model or (state or {}).get("name"),
             "run": state["id"] if state else None,
-            **progress_of(events),
+            **self._figures(events),
             "gate": gate.get("rows") if gate else None,
             "verdict": verdict,
-            "error": (state or {}).get("error") if failed else None,
+            "error": ((state or {}).get("error") or self._answered_error()) if failed else None,
             "log": self._log_tail() if failed else "",
         }
+
+    def _figures(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Progress of the round; a stage that names its own run is followed there."""
+        figures = progress_of(events)
+        stages = [event for event in events if event.get("event") == "stage"]
+        runs = [stage["run"] for stage in stages if isinstance(stage.get("run"), str)]
+        if not runs or Path(runs[-1]).name != runs[-1]:
+            return figures
+        inner = progress_of(safe_events(self.workspace / "runs" / runs[-1]))
+        if not stages[-1].get("run"):
+            return {**figures, "curve": inner["curve"]}
+        return {**inner, "stages": figures["stages"]}
+
+    def _round(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The run's events since the verdict before the last one: the same run may have been started again."""
+        events = safe_events(self.workspace / "runs" / str(state["id"]))
+        ends = [index for index, event in enumerate(events[:-1]) if event.get("event") == "verdict"]
+        return events[ends[-1] + 1 :] if ends else events
 
     def _status(self, state: Mapping[str, Any] | None) -> str:
         own = self._process is not None
@@ -156,12 +181,16 @@ class Improver:
     def _running_elsewhere(self) -> bool:
         return any(state["status"] == "running" and state.get("pid") != os.getpid() for state in self._states())
 
-    def _folder(self, state: Mapping[str, Any]) -> Path:
-        return self.workspace / "runs" / str(state["id"])
-
-    def _events(self, pid: int) -> list[dict[str, Any]]:
-        state = next((state for state in self._states() if state.get("pid") == pid), None)
-        return safe_events(self._folder(state)) if state else []
+    def _answered_error(self) -> dict[str, str] | None:
+        """The error object that the child printed, when it ended before it had a run folder."""
+        path = self.workspace / ANSWER
+        if self._process is None or not path.is_file():
+            return None
+        lines = path.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace").split("\n")
+        with contextlib.suppress(json.JSONDecodeError, TypeError, IndexError):
+            error = json.loads([line for line in lines if line.strip()][-1])["error"]
+            return {name: str(error.get(name, "")) for name in ("code", "cause", "where", "fix")}
+        return None
 
     def _log_tail(self) -> str:
         path = self.workspace / LOG

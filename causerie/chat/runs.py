@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,7 @@ def _summary(workspace: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(result: Any) -> dict[str, Any]:
     pairs = result.items() if isinstance(result, dict) else ()
-    return {key: value for key, value in pairs if isinstance(value, str | int | float | bool)}
+    return {key: finite(value) for key, value in pairs if isinstance(value, str | int | float | bool)}
 
 
 def run_events(workspace: Path, run_id: str, after: int = 0) -> dict[str, Any]:
@@ -47,50 +48,77 @@ def run_events(workspace: Path, run_id: str, after: int = 0) -> dict[str, Any]:
     if Path(run_id).name != run_id or not (folder / "run.json").is_file():
         raise not_found("run", run_id)
     events = safe_events(folder, after)
-    return {"run": read_run(folder), "events": events, "next": after + len(events)}
+    return {"run": finite(read_run(folder)), "events": events, "next": after + len(events)}
 
 
 def safe_events(folder: Path, after: int = 0) -> list[dict[str, Any]]:
-    """`core.read_events`, but a line damaged by a crash hides nothing except itself and what follows."""
+    """`core.read_events` with figures that JSON can carry; a file damaged by a crash reads as empty."""
     try:
-        return read_events(folder, after)
+        return [finite(event) for event in read_events(folder, after)]
     except (json.JSONDecodeError, UnicodeDecodeError):
         return []
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with every NaN and infinity replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value
 
 
 def progress_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Where a run stands, from its events.
 
     Returns:
-        `stages` (name and start time, in order), `step`, `total`, `seconds_left` (None when unknown) of the stage
-        under way, and `curve`: at most 240 points `[step, loss]` of the last stage that logged a loss.
+        `stages` (name and start time, in order); `step`, `total`, `share` done (0 to 1) and `seconds_left` of the
+        stage under way, each None when unknown; `curve`: see `loss_curve`.
     """
-    stages = [
-        {"name": str(event.get("name", "")), "time": float(event.get("time", 0))}
-        for event in events
-        if event.get("event") == "stage"
-    ]
-    started = stages[-1]["time"] if stages else 0.0
-    current = [event for event in events if event.get("event") == "step" and float(event.get("time", 0)) >= started]
+    stages: list[dict[str, Any]] = []
+    current: list[Mapping[str, Any]] = []
+    for event in events:
+        if event.get("event") == "stage":
+            stages.append({"name": str(event.get("name", "")), "time": _figure(event, "time") or 0.0})
+            current = []
+        elif event.get("event") == "step":
+            current.append(event)
     last = current[-1] if current else {}
+    step, total = _figure(last, "step"), _figure(last, "total")
+    left = _figure(last, "seconds_left")
+    left = _seconds_left(current) if left is None else left
+    share = step / total if step is not None and total else _share_of_time(last, left)
     return {
         "stages": stages,
-        "step": last.get("step"),
-        "total": last.get("total"),
-        "seconds_left": _seconds_left(current),
+        "step": step,
+        "total": total,
+        "share": None if share is None else min(1.0, round(share, 4)),
+        "seconds_left": left,
         "curve": loss_curve(events),
     }
 
 
+def _figure(event: Mapping[str, Any], name: str) -> float | None:
+    value = event.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _share_of_time(last: Mapping[str, Any], left: float | None) -> float | None:
+    passed = _figure(last, "seconds")
+    return passed / (passed + left) if passed and left is not None else None
+
+
 def _seconds_left(steps: Sequence[Mapping[str, Any]]) -> float | None:
-    if len(steps) < 2 or not steps[-1].get("total"):
+    """Time left at the rate so far, when the events say how many steps there are in all."""
+    if len(steps) < 2:
         return None
     first, last = steps[0], steps[-1]
-    done = float(last.get("step", 0)) - float(first.get("step", 0))
-    took = float(last.get("time", 0)) - float(first.get("time", 0))
-    if done <= 0:
+    total = _figure(last, "total")
+    done = (_figure(last, "step") or 0.0) - (_figure(first, "step") or 0.0)
+    took = (_figure(last, "time") or 0.0) - (_figure(first, "time") or 0.0)
+    if total is None or done <= 0:
         return None
-    return round(max(0.0, (float(last["total"]) - float(last["step"])) * took / done), 1)
+    return round(max(0.0, (total - (_figure(last, "step") or 0.0)) * took / done), 1)
 
 
 def loss_curve(events: Sequence[Mapping[str, Any]]) -> list[list[float]]:
@@ -101,12 +129,13 @@ def loss_curve(events: Sequence[Mapping[str, Any]]) -> list[list[float]]:
         if event.get("event") == "stage":
             ended = True
             continue
-        loss = next((event[key] for key in LOSS_KEYS if isinstance(event.get(key), int | float)), None)
+        loss = next((event[key] for key in LOSS_KEYS if _figure(event, key) is not None), None)
         if event.get("event") != "step" or loss is None:
             continue
         if ended:
             curve, ended = [], False
-        curve.append([float(event.get("step", len(curve))), float(loss)])
+        step = _figure(event, "step")
+        curve.append([float(len(curve)) if step is None else step, float(loss)])
     if len(curve) <= CURVE_POINTS:
         return curve
     stride = len(curve) / (CURVE_POINTS - 1)

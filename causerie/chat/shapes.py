@@ -69,6 +69,7 @@ class ChatRequest(Strict):
         model: name or `name@version` of the model to answer.
         other: the second draft's model; None draws both from `model`.
         drafts: 1, or 2 to compare.
+        learn: whether what is said about the answer may be learnt from.
     """
 
     conversation: Id
@@ -77,6 +78,7 @@ class ChatRequest(Strict):
     model: Name
     other: Name | None = None
     drafts: Literal[1, 2] = 1
+    learn: bool = True
     params: SamplingParams = SamplingParams()
 
     @model_validator(mode="after")

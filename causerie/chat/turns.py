@@ -12,7 +12,7 @@ import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 
@@ -21,6 +21,7 @@ from causerie.chat.errors import not_found
 from causerie.chat.shapes import ChatRequest, SamplingParams
 from causerie.chat.sse import EventLog
 from causerie.core import CauserieError
+from causerie.serve import ChatDelta, ServedVersion
 from causerie.store import new_id
 
 TURNS_KEPT: Final = 64
@@ -29,16 +30,7 @@ TURNS_KEPT: Final = 64
 log = logging.getLogger("causerie.chat")
 
 
-class Delta(Protocol):
-    """What the serve room yields while an answer grows."""
-
-    text: str
-    ids: Sequence[int]
-    logprobs: Sequence[float]
-    finish: str | None
-
-
-Answering = Callable[[str, ChatMessages, SamplingParams, int], AsyncGenerator[Delta, None]]
+Answering = Callable[[str, ChatMessages, SamplingParams, int], AsyncGenerator[ChatDelta, None]]
 """Draws an answer: `(model, messages, params, seed)`; closing the generator stops the engine's request."""
 
 
@@ -54,6 +46,7 @@ class Draft:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    version: ServedVersion | None = None
     finish: str | None = None
     error: CauserieError | None = None
 
@@ -66,6 +59,7 @@ class Turn:
     conversation: str
     question: str
     drafts: list[Draft]
+    learn: bool
     events: EventLog = field(default_factory=EventLog)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     whole: asyncio.Task[None] | None = None
@@ -98,7 +92,7 @@ class Turns:
             raise CauserieError(
                 "CAU-6105", "this conversation is being answered", where="conversation", fix="wait for it, or stop it"
             )
-        turn = Turn(new_id("turn"), request.conversation, "", _new_drafts(request))
+        turn = Turn(new_id("turn"), request.conversation, "", _new_drafts(request), request.learn)
         self._turns[turn.id] = turn
         try:
             prompt = await run_in_threadpool(_ask, book, request, turn)
@@ -162,6 +156,7 @@ class Turns:
         stream = self._answering(draft.model, prompt, draft.params, draft.seed)
         try:
             async for delta in stream:
+                draft.version = delta.version
                 draft.token_ids.extend(delta.ids)
                 draft.log_probs.extend(delta.logprobs)
                 draft.finish = delta.finish or draft.finish
@@ -184,7 +179,7 @@ class Turns:
             return
         exposures = self._recording(turn, prompt, drafts)
         for draft, exposure in sorted(zip(drafts, exposures, strict=True), key=lambda pair: pair[0].position):
-            values = {"id": draft.message_id, "exposure_id": exposure, "model": draft.model.partition("@")[0]}
+            values = {"id": draft.message_id, "exposure_id": exposure, "model": draft.model}
             book.add(turn.conversation, "assistant", draft.text, parent=turn.question, **values)
 
     def _forget_old(self) -> None:

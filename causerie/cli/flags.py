@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
 
-from causerie.core import Artifact, workspace_path
+from causerie.core import Artifact, Finding, workspace_path
 
 WORKSPACE = Annotated[Path | None, Parameter(help="Where artifacts and the database live (CAUSERIE_WORKSPACE).")]
 JSON = Annotated[bool, Parameter(help="Print one JSON object as the last line of stdout.", negative="")]
@@ -49,6 +49,7 @@ def command_for(
     *,
     positional: tuple[str, ...] = (),
     say: Callable[[Any], str] | None = None,
+    finding: Callable[[Any], str] | None = None,
 ) -> Callable[..., Any]:
     """A command whose flags are the fields of `config_class` and whose work is `function(config, workspace)`.
 
@@ -56,6 +57,7 @@ def command_for(
         doc: the command's help text.
         positional: fields that may be given without their flag, in order.
         say: turns the result into the text for people; default is the artifact's folder and metrics.
+        finding: says in words why the answer is "no" (exit status 1), or "" when it is not.
     """
     hints, docs = get_type_hints(config_class), field_docs(config_class)
     ordered = sorted(fields(config_class), key=lambda f: positional.index(f.name) if f.name in positional else 99)
@@ -77,6 +79,8 @@ def command_for(
         workspace, as_json = workspace_path(values.pop("workspace")), values.pop("json")
         result = function(config_class(**values), workspace)
         show(result, as_json, say)
+        if finding is not None and (words := finding(result)):
+            raise Finding(words)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}

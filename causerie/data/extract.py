@@ -21,7 +21,8 @@ BLOCKS: Final = frozenset(
     "tbody td tfoot th thead tr ul video".split()
 )
 LITERAL: Final = frozenset(("pre", "textarea", "script", "style"))
-SHARE_OF_FAST: Final = 0.5
+RUNNING: Final = frozenset(("p", "li", "dd", "td", "span", "strong", "em"))
+SHARE_OF_FAST: Final = 0.35
 """Trafilatura's text must hold this share of resiliparse's, or resiliparse's is taken."""
 LARGE_PAGE: Final = 2_000_000
 """Characters of HTML above which only the fast extractor reads the page."""
@@ -45,10 +46,18 @@ class Extracted:
 
 
 def decode_html(html: bytes, charset: str | None = None) -> str:
-    """Bytes → text: the HTTP charset if it decodes, else what the bytes themselves suggest, errors replaced."""
+    """Bytes → text: UTF-8 if they are, else the HTTP charset, else the page's own or a guess; errors replaced.
+
+    Valid UTF-8 is practically never anything else, while headers and guesses are often wrong.
+    """
+    try:
+        return html.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    return str(bytes_to_str(html, charset or detect_encoding(html), fallback_encodings=("utf-8", "windows-1252")))
+    named = charset or detect_encoding(html, from_html_meta=True)
+    return str(bytes_to_str(html, named, fallback_encodings=("windows-1252",)))
 
 
 def extract_html(
@@ -98,6 +107,7 @@ def _read_clean(page: str, url: str | None) -> str:
     _fold_space(tree)
     for div in list(tree.iter("div")):
         _wrap_inline(div)
+    _free_labels(tree)
     # `deduplicate=True` keeps state between pages, so that the same page gives different texts
     text = trafilatura.extract(tree, url=url, fast=True, deduplicate=False, include_comments=False)
     return str(text or "")
@@ -138,6 +148,15 @@ def _wrap_inline(div: Any) -> None:
         run = div.makeelement("p")
         run.text, child.tail = child.tail, None
     _place(div, run, position)
+
+
+def _free_labels(root: Any) -> None:
+    """Strip the class of inline elements amid running text: `<span class="guimenu">` there is a word, not a menu."""
+    for element in root.iter("span", "strong", "em", "code", "kbd", "a"):
+        parent, before = element.getparent(), element.getprevious()
+        lead = parent.text if before is None else before.tail
+        if element.get("class") and parent.tag in RUNNING and ((lead or "").strip() or (element.tail or "").strip()):
+            del element.attrib["class"]
 
 
 def _place(div: Any, run: Any, position: int) -> int:

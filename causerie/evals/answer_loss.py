@@ -32,12 +32,12 @@ def run(subject: Subject, files: Sequence[Path]) -> SuiteResult:
     Raises:
         CauserieError: CAU-1001, CAU-1006, CAU-1204, CAU-4203, CAU-4204.
     """
-    rows = [row for path in files for row in _read(path, subject.config.limit)]
+    rows = [row for path in files for row in _read(path, subject.config.limit_of("answer_loss"))]
     counts = {"rows without an answer within max_length": 0, "rows cut at max_length": 0}
     kept: list[tuple[str, list[dict[str, str]], Scored]] = []
     for name, messages in rows:
         rendered = subject.chat.render(messages)
-        ids, mask = rendered.ids[: subject.config.max_length], rendered.mask[: subject.config.max_length]
+        ids, mask = rendered.ids[: subject.max_length], rendered.mask[: subject.max_length]
         if not any(mask[1:]):
             counts["rows without an answer within max_length"] += 1
             continue
@@ -46,7 +46,9 @@ def run(subject: Subject, files: Sequence[Path]) -> SuiteResult:
     at_least_one(kept, files[0])
     scored = subject.log_probs([sequence for *_, sequence in kept], "answer_loss")
     items = tuple(
-        _item(name, messages, -float(values.sum()), len(values), cut=len(values) < sum(subject.chat.render(messages).mask))
+        _item(
+            name, messages, -float(values.sum()), len(values), cut=len(values) < sum(subject.chat.render(messages).mask)
+        )
         for (name, messages, _), values in zip(kept, scored, strict=True)
     )
     return SuiteResult("answer_loss", METRICS, items, counts)

@@ -33,11 +33,13 @@ def run(subject: Subject, documents: Path) -> SuiteResult:
     """
     path = documents / "documents.jsonl.zst" if documents.is_dir() else documents
     rows = [(name, text_field(row, "text", where)) for name, where, row in named(read_rows(path))]
-    chosen = spread(at_least_one(((name, text) for name, text in rows if text), path), subject.config.limit)
+    chosen = spread(
+        at_least_one(((name, text) for name, text in rows if text), path), subject.config.limit_of("bits_per_byte")
+    )
     sequences: list[Scored] = []
     owners: list[int] = []
     for index, (_, text) in enumerate(chosen):
-        pieces = windows([subject.tokenizer.eot_id, *subject.tokenizer.encode(text)], subject.config.max_length)
+        pieces = windows([subject.tokenizer.eot_id, *subject.tokenizer.encode(text)], subject.max_length)
         sequences += pieces
         owners += [index] * len(pieces)
     nats = [0.0] * len(chosen)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SUITES: Final = ("bits_per_byte", "answer_loss", "preference", "ending", "ifeval", "choice")
+SUITES: Final = ("bits_per_byte", "answer_loss", "preference", "votes", "ending", "ifeval", "choice")
 """Every suite, in the order in which they run and are shown; each is one file of this room."""
 
 
@@ -17,8 +17,8 @@ class EvalConfig:
     model: Path
     """Model or adapter folder to evaluate."""
     suites: tuple[str, ...] = ()
-    """Suites to run: bits_per_byte, answer_loss, preference, ending, ifeval, choice; none given: every suite whose
-    data is given."""
+    """Suites to run: bits_per_byte, answer_loss, preference, votes, ending, ifeval, choice; none given: every suite
+    whose data is given."""
     against: Path | None = None
     """Second model or adapter folder: the differences model − against are reported, paired item by item."""
     documents: Path | None = None
@@ -26,7 +26,8 @@ class EvalConfig:
     chats: tuple[Path, ...] = ()
     """answer_loss: JSONL files of chat rows {"messages": [...]}."""
     pairs: Path | None = None
-    """preference: a preferences folder (its held-out pairs) or a JSONL file of pairs."""
+    """preference: a preferences folder (its held-out pairs) or a JSONL file of pairs. votes: the same folder (its
+    held-out thumbs)."""
     reference: Path | None = None
     """preference: model folder whose log-probabilities are subtracted, which gives DPO's implicit margin."""
     prompts: Path | None = None
@@ -38,6 +39,8 @@ class EvalConfig:
     and this is not given, the data pack's files."""
     limit: int = 0
     """At most this many items per suite and file, evenly spread over the file; 0 means all."""
+    limits: dict[str, int] | None = None
+    """The same for single suites, by their names; others follow `limit`."""
     max_length: int = 1024
     """Longest sequence scored, in tokens; longer prompts lose their beginning, longer documents are cut in windows."""
     max_tokens: int = 256
@@ -54,3 +57,7 @@ class EvalConfig:
     """Name of the artifact."""
     out: Path | None = None
     """Write the artifact exactly here instead of in the workspace."""
+
+    def limit_of(self, suite: str) -> int:
+        """At most so many items of a suite's file; 0 means all."""
+        return (self.limits or {}).get(suite, self.limit)

@@ -32,8 +32,8 @@ def run(subject: Subject, prompts: Path) -> SuiteResult:
     Raises:
         CauserieError: CAU-1001, CAU-1006, CAU-1204, CAU-4203, CAU-4204.
     """
-    rows = spread(at_least_one(read_prompts(prompts), prompts), subject.config.limit)
-    encoded = [subject.chat.prompt(messages)[-subject.config.max_length :] for _, messages in rows]
+    rows = spread(at_least_one(read_prompts(prompts), prompts), subject.config.limit_of("ending"))
+    encoded = [subject.chat.prompt(messages)[-subject.max_length :] for _, messages in rows]
     answers = subject.answers(encoded, "ending")
     items = tuple(_item(name, messages, answer) for (name, messages), answer in zip(rows, answers, strict=True))
     return SuiteResult("ending", METRICS, items)

@@ -13,5 +13,6 @@ ERRORS: Final = {
     "CAU-4206": "An IFEval instruction type is unknown.",
     "CAU-4207": "A multiple-choice table has columns of no known set.",
     "CAU-4208": "A statistic was asked of too few or impossible values.",
+    "CAU-4209": "A model gives log-probabilities that are not numbers.",
 }
 """Code → one-line meaning."""

@@ -44,9 +44,9 @@ def run(subject: Subject, data: Path) -> SuiteResult:
     Raises:
         CauserieError: CAU-1001, CAU-1006, CAU-4203, CAU-4204, CAU-4206.
     """
-    tasks = spread(at_least_one(read_tasks(data), data), subject.config.limit)
+    tasks = spread(at_least_one(read_tasks(data), data), subject.config.limit_of("ifeval"))
     prompts = [subject.chat.prompt([{"role": "user", "content": task.prompt}]) for task in tasks]
-    answers = subject.answers([ids[-subject.config.max_length :] for ids in prompts], "ifeval")
+    answers = subject.answers([ids[-subject.max_length :] for ids in prompts], "ifeval")
     items = tuple(judge(task, answer.text) for task, answer in zip(tasks, answers, strict=True))
     return SuiteResult("ifeval", METRICS, items, {"answers cut at max_tokens": sum(not a.ended for a in answers)})
 

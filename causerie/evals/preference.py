@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from causerie.align import encode_answer, encode_prompt, fit_length
 from causerie.core import sha256_json
 from causerie.evals.results import Item, Metric, SuiteResult
 from causerie.evals.rows import at_least_one, messages_field, named, read_rows, spread, text_field
@@ -61,7 +62,9 @@ def run(subject: Subject, pairs: Path) -> SuiteResult:
     Raises:
         CauserieError: CAU-1001, CAU-1006, CAU-1204, CAU-4203, CAU-4204.
     """
-    found = read_pairs(pairs / "heldout-pairs.jsonl" if pairs.is_dir() else pairs, subject.config.limit)
+    found = read_pairs(
+        pairs / "heldout-pairs.jsonl" if pairs.is_dir() else pairs, subject.config.limit_of("preference")
+    )
     sums, cut = _score(subject, found, "preference")
     reference: list[_Sums] | None = None
     if subject.config.reference is not None:
@@ -71,7 +74,7 @@ def run(subject: Subject, pairs: Path) -> SuiteResult:
         _item(pair, sums[index], None if reference is None else reference[index]) for index, pair in enumerate(found)
     )
     metrics = METRICS + (WITH_REFERENCE if reference is not None else ())
-    return SuiteResult("preference", metrics, items, {"answers cut at max_length": cut})
+    return SuiteResult("preference", metrics, items, {"pairs cut at max_length": cut})
 
 
 def read_pairs(path: Path, limit: int) -> list[Pair]:
@@ -87,13 +90,11 @@ def read_pairs(path: Path, limit: int) -> list[Pair]:
 def _score(subject: Subject, pairs: list[Pair], label: str) -> tuple[list[_Sums], int]:
     sequences, cut = [], 0
     for pair in pairs:
-        prompt = subject.chat.prompt(pair.prompt)
-        for text in (pair.chosen, pair.rejected):
-            answer = [*subject.tokenizer.encode(text.strip()), subject.chat.end_id]
-            kept = answer[: max(1, subject.config.max_length // 2)] if len(answer) >= subject.config.max_length else answer
-            cut += len(kept) < len(answer)
-            room = subject.config.max_length - len(kept)
-            sequences.append(Scored.after(prompt[-room:], kept))
+        prompt = encode_prompt(subject.chat, pair.prompt)
+        answers = encode_answer(subject.chat, pair.chosen), encode_answer(subject.chat, pair.rejected)
+        kept_prompt, kept = fit_length(prompt, answers, subject.max_length)
+        cut += (kept_prompt, kept) != (prompt, answers)
+        sequences += [Scored.after(kept_prompt, answer) for answer in kept]
     values = subject.log_probs(sequences, label)
     return [
         _Sums(float(first.sum()), float(second.sum()), len(first), len(second))
@@ -120,7 +121,11 @@ def _item(pair: Pair, sums: _Sums, reference: _Sums | None) -> Item:
         values=values,
         weights={"chosen_nats_per_token": sums.chosen_tokens},
         cluster=pair.cluster,
-        detail={"log_p_chosen": sums.chosen, "log_p_rejected": sums.rejected, "prompt": pair.prompt[-1]["content"][:200]},
+        detail={
+            "log_p_chosen": sums.chosen,
+            "log_p_rejected": sums.rejected,
+            "prompt": pair.prompt[-1]["content"][:200],
+        },
     )
 
 

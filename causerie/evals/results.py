@@ -89,13 +89,13 @@ def compare(
         CauserieError: CAU-4205 when a suite of both holds no common item.
     """
     others = {result.suite: result for result in second}
-    rows = []
-    for result in first:
-        if result.suite not in others:
-            continue
-        for metric in result.metrics:
-            if any(metric.name == other.name for other in others[result.suite].metrics):
-                rows.append((result.suite, metric, *_difference(result, others[result.suite], metric.name, seed, confidence)))
+    rows = [
+        (result.suite, metric, *_difference(result, others[result.suite], metric.name, seed, confidence))
+        for result in first
+        if result.suite in others
+        for metric in result.metrics
+        if any(metric.name == other.name for other in others[result.suite].metrics)
+    ]
     adjusted = holm([difference.p for _, _, difference, _ in rows])
     return [
         Compared(suite, metric.name, metric.better, difference, p, unmatched)

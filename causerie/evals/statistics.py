@@ -80,7 +80,9 @@ def cluster_sums(values: Sequence[float], clusters: Sequence[str]) -> Floats:
     """Sums of `values` per cluster, in order of each cluster's first appearance: `(C,) float64`."""
     order: dict[str, int] = {}
     rows = [order.setdefault(cluster, len(order)) for cluster in clusters]
-    return np.bincount(rows, weights=np.asarray(values, float), minlength=len(order))
+    sums = np.zeros(len(order))
+    np.add.at(sums, rows, np.asarray(values, float))
+    return sums
 
 
 def bootstrap_ratio(values: Floats, weights: Floats, *, seed: int, confidence: float = 0.95) -> Interval:

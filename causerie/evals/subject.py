@@ -1,4 +1,4 @@
-"""The model under evaluation: its tokenizer, its log-probabilities and its answers, each loaded when first asked for."""
+"""The model under evaluation: its tokenizer, log-probabilities and answers, each loaded when first asked for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from causerie.core import track
+from causerie.align import length_batches
+from causerie.core import CauserieError, track
 from causerie.evals.config import EvalConfig
 from causerie.evals.statistics import Floats
-from causerie.infer import Engine, EngineConfig, Sampling, generate_batch
+from causerie.infer import Completion, Engine, EngineConfig, Sampling, generate_batch
 from causerie.model import Transformer, load_model, token_log_probs
 from causerie.text import ChatFormat, Tokenizer, chat_format, load_tokenizer
 
@@ -71,8 +72,13 @@ class Subject:
 
     @cached_property
     def engine(self) -> Engine:
-        """The serving engine on the same folder, in float32 so that greedy answers are those of the weights."""
-        return Engine(self.folder, EngineConfig(dtype="float32", prefix_cache=True))
+        """The serving engine on the same weights."""
+        return Engine(self.model, EngineConfig(dtype="float32"))
+
+    @cached_property
+    def max_length(self) -> int:
+        """Longest sequence scored: as configured, and never beyond what the model was made for."""
+        return min(self.config.max_length, self.model.shape.max_seq_len)
 
     def log_probs(self, sequences: Sequence[Scored], label: str) -> list[Floats]:
         """Log-probabilities of each sequence's masked tokens, in nats, in the order given.
@@ -81,7 +87,7 @@ class Subject:
         """
         results: list[Floats] = [np.empty(0)] * len(sequences)
         with track(label, len(sequences), "items") as tracker:
-            for batch in _batches(sequences, self.config.batch_tokens):
+            for batch in length_batches([len(item.ids) for item in sequences], self.config.batch_tokens):
                 for index, values in zip(batch, self._score([sequences[i] for i in batch]), strict=True):
                     results[index] = values
                 tracker.advance(len(batch))
@@ -97,6 +103,10 @@ class Subject:
             mask[row, : len(item.ids)] = torch.tensor(item.mask, dtype=torch.bool)
         mask[:, 0] = False
         found = token_log_probs(self.model, ids, mask).double()
+        if not torch.isfinite(found).all():
+            raise CauserieError(
+                "CAU-4209", "the model's log-probabilities are not finite", where=str(self.folder), fix="train it anew"
+            )
         return [found[row][mask[row]].numpy() for row in range(len(batch))]
 
     def answers(self, prompts: Sequence[Sequence[int]], label: str) -> list[Answer]:
@@ -108,28 +118,18 @@ class Subject:
             stop_ids=stops,
             seed=self.config.seed,
         )
-        found: list[Answer] = []
+        room = max(1, min(self.config.max_length, self.model.shape.max_seq_len - self.config.max_tokens))
         with track(label, len(prompts), "answers") as tracker:
-            for start in range(0, len(prompts), ANSWERS_AT_ONCE):
-                part = [list(prompt) for prompt in prompts[start : start + ANSWERS_AT_ONCE]]
-                for done in generate_batch(self.engine, part, sampling):
-                    ids = tuple(done.ids[:-1] if done.ids and done.ids[-1] in stops else done.ids)
-                    found.append(Answer(self.tokenizer.decode(ids), len(ids), done.finish == "stop", ids))
-                tracker.advance(len(part))
-        return found
+            done = generate_batch(
+                self.engine,
+                [list(prompt)[-room:] for prompt in prompts],
+                sampling,
+                on_finish=lambda _index, _completion: tracker.advance(),
+            )
+        return [self._answer(completion) for completion in done]
 
-
-ANSWERS_AT_ONCE = 32
-"""Prompts handed to the engine at once: enough to fill its batch, few enough that progress is seen."""
-
-
-def _batches(sequences: Sequence[Scored], batch_tokens: int) -> list[list[int]]:
-    """Indices of the sequences in batches of similar length, longest first (so that lack of memory shows at once)."""
-    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index].ids))
-    batches: list[list[int]] = []
-    for index in order:
-        if batches and (len(batches[-1]) + 1) * len(sequences[batches[-1][0]].ids) <= batch_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+    def _answer(self, completion: Completion) -> Answer:
+        ids = tuple(completion.ids)
+        if ids and ids[-1] in self.chat.stop_ids:
+            ids = ids[:-1]
+        return Answer(self.tokenizer.decode(ids), len(ids), completion.finish == "stop", ids)

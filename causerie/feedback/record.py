@@ -52,20 +52,22 @@ def withdraw_signal(store: Store, signal_id: str, user: str | None = None) -> bo
     mine = signals.c.id == signal_id if user is None else (signals.c.id == signal_id) & (signals.c.user == user)
     found = store.first(select(signals.c.id).where(mine))
     if found is None:
-        raise CauserieError("CAU-1304", f"no signal {signal_id!r}", where="signal id", fix="reload the page and try again")
+        raise CauserieError(
+            "CAU-1304", f"no signal {signal_id!r}", where="signal id", fix="reload the page and try again"
+        )
     return store.write(update(signals).where(mine, signals.c.withdrawn.is_(None)).values(withdrawn=now())) > 0
 
 
 def get_exposure(store: Store, exposure_id: str) -> Exposure | None:
     """The recorded answer with this id, or None."""
     row = store.first(select(exposures).where(exposures.c.id == exposure_id))
-    return None if row is None else exposure_from_row(row._mapping)
+    return None if row is None else exposure_from_row(row._asdict())
 
 
 def signals_of(store: Store, exposure_id: str) -> list[Signal]:
     """What was said about an answer, oldest first, withdrawn signals included."""
     query = select(signals).where(signals.c.exposure_id == exposure_id).order_by(signals.c.created, signals.c.id)
-    return [signal_from_row(row._mapping) for row in store.read(query)]
+    return [signal_from_row(row._asdict()) for row in store.read(query)]
 
 
 def _check_exposures(connection: Connection, signal: Signal) -> None:
@@ -74,7 +76,9 @@ def _check_exposures(connection: Connection, signal: Signal) -> None:
     found = {row.id: row.prompt_key for row in connection.execute(query)}
     for name in ids:
         if name not in found:
-            raise CauserieError("CAU-1302", f"no answer {name!r} was recorded", where="exposure id", fix="record it first")
+            raise CauserieError(
+                "CAU-1302", f"no answer {name!r} was recorded", where="exposure id", fix="record it first"
+            )
     if len(set(found.values())) > 1:
         raise CauserieError(
             "CAU-1302", "the answers had different prompts", where=signal.id, fix="compare answers to one prompt only"
@@ -86,7 +90,9 @@ def _insert_once(connection: Connection, table: Table, row: Mapping[str, Any]) -
     if there is None:
         connection.execute(insert(table).values(**row))
         return True
-    differs = [name for name, value in row.items() if name not in ("created", "withdrawn") and there._mapping[name] != value]
+    differs = [
+        name for name, value in row.items() if name not in ("created", "withdrawn") and there._mapping[name] != value
+    ]
     if differs:
         raise CauserieError(
             "CAU-1303",

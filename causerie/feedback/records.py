@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, get_args
 
 from causerie.core import CauserieError, sha256_json
@@ -230,7 +230,7 @@ def _known(record: type[Exposure] | type[Signal], row: Mapping[str, Any], where:
 
 
 def _plain(record: Exposure | Signal) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(record).items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(record).items()}
 
 
 def _check_id(value: Any, where: str) -> None:

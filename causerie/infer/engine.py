@@ -172,13 +172,12 @@ class Engine:
         for item in batch.ordered():
             sequence, samples = item.sequence, item.samples
             sequence.n_computed += item.count
-            self.stats["decode_tokens" if sequence.n_completion else "prefill_tokens"] += item.count
+            self.stats["prefill_tokens" if item.start < sequence.n_prompt else "decode_tokens"] += item.count
+            if sequence.request_id in batch.admitted:
+                self.stats["cached_tokens"] += item.start
             if samples:
                 events.append(self._append(sequence, choice.ids[place], choice.log_probs[place]))
                 place += 1
-        for request_id in batch.admitted:
-            if request_id in self._sequences:
-                self.stats["cached_tokens"] += self._sequences[request_id].cached_tokens
         return events
 
     def forget_prefixes(self) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-Rule = Literal["above", "below", "within", "shown"]
+from typing import Any
 
 
 @dataclass(frozen=True)
 class GateRow:
-    """One comparison of candidate and incumbent on the same items.
+    """One comparison of candidate and incumbent on the same items: difference = candidate − incumbent.
 
-    `rule` says what is asked of the interval: "above" its low end must exceed `margin`; "below" its high end must
-    stay under `margin`; "within" both ends must lie in [−margin, margin]; "shown" nothing.
+    The row passes when the difference's whole interval lies above `floor` and below `ceiling` (a row with neither is
+    only shown). With `by_value` the difference itself must, for figures whose interval is wide by nature.
     """
 
     metric: str
@@ -25,29 +23,26 @@ class GateRow:
     low: float
     high: float
     items: int
-    rule: Rule
-    margin: float
     meaning: str
     """What the figure is, in words for people."""
+    floor: float | None = None
+    ceiling: float | None = None
     promise: bool = False
-    """Whether this is what the round is for (else it is a guard)."""
+    """Whether this is what the round is for (else it is a guard, or only shown)."""
+    by_value: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether the interval meets the rule; figures that are not finite meet nothing but "shown"."""
-        if self.rule == "shown":
-            return True
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            return False
-        if self.rule == "above":
-            return self.low > self.margin
-        if self.rule == "below":
-            return self.high < self.margin
-        return -self.margin <= self.low and self.high <= self.margin
+        """Whether the row is within its limits; ends that are not finite are within none."""
+        least, most = (self.difference, self.difference) if self.by_value else (self.low, self.high)
+        above = self.floor is None or (math.isfinite(least) and least > self.floor)
+        return above and (self.ceiling is None or (math.isfinite(most) and most < self.ceiling))
 
     def as_dict(self) -> dict[str, Any]:
-        """The row as the JSON object that runs and the page show."""
-        return {**asdict(self), "passed": self.passed}
+        """The row as the JSON object that runs and the page show; ends that are not finite become null."""
+        ends = {name: value if math.isfinite(value) else None for name, value in (("low", self.low), ("high", self.high))}
+        margin = self.floor if self.floor is not None else self.ceiling
+        return {**asdict(self), **ends, "margin": margin, "passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -68,32 +63,26 @@ def judge(rows: Sequence[GateRow]) -> Verdict:
     promises = [row for row in rows if row.promise]
     if not promises:
         raise ValueError("a gate needs at least one promise")
-    broken = [row for row in rows if not row.promise and not row.passed]
-    missed = [row for row in promises if not row.passed]
-    if broken:
-        return Verdict(False, "refused: " + "; ".join(_broken(row) for row in broken), tuple(rows))
-    if missed:
-        return Verdict(False, "refused: " + "; ".join(_missed(row) for row in missed), tuple(rows))
-    kept = "; ".join(_kept(row) for row in promises)
+    broken = [_broken(row) for row in rows if not row.promise and not row.passed]
+    missed = [_missed(row) for row in promises if not row.passed]
+    if broken or missed:
+        return Verdict(False, "refused: " + "; ".join(missed + broken), tuple(rows))
+    kept = "; ".join(f"{row.meaning} improved ({_interval(row)})" for row in promises)
     return Verdict(True, f"promoted: {kept}, and no guard got worse than its margin", tuple(rows))
 
 
 def _interval(row: GateRow) -> str:
-    return f"{row.difference:+.3f}, 95 % interval {row.low:+.3f} to {row.high:+.3f}, {row.items} items"
-
-
-def _kept(row: GateRow) -> str:
-    return f"{row.meaning} improved ({_interval(row)})"
+    return f"{row.difference:+.3f}, interval {row.low:+.3f} to {row.high:+.3f}, {row.items} items"
 
 
 def _missed(row: GateRow) -> str:
-    if row.high < row.margin:
+    if row.high < (row.floor or 0.0):
         return f"{row.meaning} got worse ({_interval(row)})"
     return f"not enough to tell whether {row.meaning} improved ({_interval(row)})"
 
 
 def _broken(row: GateRow) -> str:
-    limit = f"{row.margin:+.3f}" if row.rule != "within" else f"±{row.margin:.3f}"
-    certain = {"below": row.low > row.margin, "above": row.high < row.margin}.get(row.rule, False)
-    verb = "got worse" if certain else "may have got worse"
-    return f"{row.meaning} {verb} than the margin of {limit} allows ({_interval(row)})"
+    limits = " to ".join(f"{limit:+.3f}" for limit in (row.floor, row.ceiling) if limit is not None)
+    outside = (row.floor is not None and row.high < row.floor) or (row.ceiling is not None and row.low > row.ceiling)
+    verb = "is" if outside or row.by_value else "may be"
+    return f"{row.meaning} {verb} outside its margin {limits} ({_interval(row)})"

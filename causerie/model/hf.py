@@ -18,8 +18,8 @@ from causerie.model.transformer import Transformer
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-TURN_ENDS: Final = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>")
-"""Tokens that end a turn in the chat formats in use; generation stops at those a tokenizer has."""
+ENDS: Final = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "<eos>", "<|endoftext|>")
+"""Tokens that end a turn or a text in the formats in use; generation stops at those a tokenizer has."""
 _PICKLES: Final = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 
@@ -190,6 +190,7 @@ def save_model(
     ids = _special_ids(tokenizer_from) if tokenizer_from else {}
     write_json(folder / "config.json", {**shape_to_hf(model.shape), **ids, "dtype": stored})
     write_json(folder / "generation_config.json", ids)
+    shutil.copymode(folder / "config.json", folder / WEIGHTS)  # safetensors writes it readable by its owner alone
     for name in TOKENIZER_FILES if tokenizer_from else ():
         if tokenizer_from and (tokenizer_from / name).is_file() and tokenizer_from != folder:
             shutil.copyfile(tokenizer_from / name, folder / name)
@@ -203,7 +204,7 @@ def _special_ids(folder: Path) -> dict[str, Any]:
     for role in ("bos", "pad"):
         if (token := _content(config.get(f"{role}_token"))) in tokens:
             ids[f"{role}_token_id"] = tokens[token]
-    ends = [token for token in (_content(config.get("eos_token")), *TURN_ENDS) if token in tokens]
+    ends = [token for token in (_content(config.get("eos_token")), *ENDS) if token in tokens]
     if ends:
         ids["eos_token_id"] = list(dict.fromkeys(tokens[token] for token in ends))
     return ids

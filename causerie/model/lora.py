@@ -24,7 +24,14 @@ ATTENTION_AND_MLP: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
-_UNSUPPORTED: Final = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform", "lora_bias")
+_UNSUPPORTED: Final = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layers_to_transform",
+    "lora_bias",
+)
 
 
 class LoraLinear(nn.Linear):
@@ -38,8 +45,9 @@ class LoraLinear(nn.Linear):
     def __init__(self, linear: nn.Linear, rank: int, scale: float, generator: torch.Generator | None) -> None:
         with torch.device("meta"):  # no weights of its own: the layer's are taken over
             super().__init__(linear.in_features, linear.out_features, bias=False)
-        self.weight = linear.weight.requires_grad_(False)
-        self.bias = None if linear.bias is None else linear.bias.requires_grad_(False)
+        self.weight = linear.weight
+        self.bias = linear.bias
+        self.requires_grad_(False)
         self.scale = scale
         bound = 1 / math.sqrt(linear.in_features)
         start = torch.empty(rank, linear.in_features).uniform_(-bound, bound, generator=generator)
@@ -107,7 +115,7 @@ def add_lora(
     for name, layer in found:
         generator = torch.Generator().manual_seed(seed_for(seed, "lora", name))
         _replace(model, name, LoraLinear(layer, rank, config.scale, generator))
-    model.lora_config = config
+    _remember(model, config)
 
 
 def lora_parameters(model: Transformer) -> dict[str, nn.Parameter]:
@@ -120,7 +128,7 @@ def merge_lora(model: Transformer) -> None:
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLinear):
             _replace(model, name, layer.merged())
-    model.lora_config = None
+    _remember(model, None)
     model.requires_grad_(True)
 
 
@@ -171,7 +179,7 @@ def load_adapter(model: Transformer, folder: Path) -> None:
     for layer in model.modules():
         if isinstance(layer, LoraLinear):
             layer.scale = config.scale
-    model.lora_config = config
+    _remember(model, config)
 
 
 def read_config(folder: Path) -> LoraConfig:
@@ -188,7 +196,9 @@ def read_config(folder: Path) -> LoraConfig:
     odd = [name for name in _UNSUPPORTED if config.get(name)]
     if config.get("bias", "none") != "none":
         odd.append("bias")
-    targets, rank, alpha = config.get("target_modules"), config.get("r"), config.get("lora_alpha")
+    targets: Any = config.get("target_modules")
+    rank: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
     if not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
         odd.append("target_modules")
     if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)):
@@ -196,6 +206,10 @@ def read_config(folder: Path) -> LoraConfig:
     if odd:
         raise _bad_adapter(f"it sets {odd[0]} in a way that is not supported", where, fix)
     return LoraConfig(rank, alpha, tuple(sorted(t.rpartition(".")[2] for t in targets)), bool(config.get("use_rslora")))
+
+
+def _remember(model: Transformer, config: LoraConfig | None) -> None:
+    object.__setattr__(model, "lora_config", config)
 
 
 def lora_config(model: Transformer) -> LoraConfig | None:

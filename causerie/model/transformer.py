@@ -13,7 +13,7 @@ from causerie.model.shape import ModelShape
 
 
 class Transformer(nn.Module):
-    """A decoder of any family in the table. Parameters are float32 and uninitialised work is left to `init_model`."""
+    """A decoder of any family in the table; weights come from `init_model` or `load_model`."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -65,8 +65,10 @@ def init_model(shape: ModelShape, seed: int) -> Transformer:
     """A fresh model on the CPU in float32, the same for the same seed on every machine.
 
     Matrices are normal with deviation 1/sqrt(inputs), except the two that write to the residual stream, which
-    start at zero; the embedding has deviation 0.02; norms start at identity, biases at zero.
+    start at zero; the embedding has deviation 0.02, or less where a tied one would make a token predict itself
+    (its own logit starts at deviation · width, held to 2); norms start at identity, biases at zero.
     """
+    embedding = min(0.02, 2.0 / shape.n_embd) if shape.tie_embeddings else 0.02
     with torch.device("cpu"):
         model = Transformer(shape)
     with torch.no_grad():
@@ -75,7 +77,7 @@ def init_model(shape: ModelShape, seed: int) -> Transformer:
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight.zero_()
             elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
-                weight.normal_(0.0, 0.02, generator=generator)
+                weight.normal_(0.0, embedding, generator=generator)
             elif weight.ndim == 2:
                 weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
             elif name.endswith("bias"):

@@ -1,1 +1,31 @@
-"""Room serve."""
+"""The server: OpenAI and Azure shapes over engines in their own processes. No torch here."""
+
+from causerie.serve.answer import AnswerParams, ChatDelta, Usage, chat_stream
+from causerie.serve.app import create_app
+from causerie.serve.errors import ERRORS, ApiError, as_api_error
+from causerie.serve.keys import create_key, revoke_key
+from causerie.serve.limits import Gate
+from causerie.serve.metering import Meter
+from causerie.serve.pool import EngineLike, EnginePool, Served, ServedVersion
+from causerie.serve.server import Server, run_server
+
+__all__ = [
+    "ERRORS",
+    "AnswerParams",
+    "ApiError",
+    "ChatDelta",
+    "EngineLike",
+    "EnginePool",
+    "Gate",
+    "Meter",
+    "Served",
+    "ServedVersion",
+    "Server",
+    "Usage",
+    "as_api_error",
+    "chat_stream",
+    "create_app",
+    "create_key",
+    "revoke_key",
+    "run_server",
+]

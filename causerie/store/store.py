@@ -99,6 +99,18 @@ class Store:
             return postgresql.insert(table).on_conflict_do_nothing()
         return sqlite.insert(table).on_conflict_do_nothing()
 
+    def scrub(self) -> None:
+        """Remove deleted and overwritten content from the files themselves, as far as the database can.
+
+        SQLite: content is zeroed as it is deleted, and here the write-ahead log is emptied.
+        """
+        if self.engine.dialect.name == "sqlite":
+            raw = self.engine.raw_connection()
+            try:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                raw.close()
+
     def close(self) -> None:
         """Commit what is queued and let go of the database; closing twice is no error."""
         self._writer.close()
@@ -155,6 +167,8 @@ def _file_engine(workspace: Path) -> Engine:
 def _make_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ArgumentError("a database in memory keeps nothing")
         arguments = {"timeout": BUSY_SECONDS} if parsed.get_backend_name() == "sqlite" else {}
         engine = create_engine(parsed, connect_args=arguments, pool_pre_ping=parsed.get_backend_name() != "sqlite")
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
@@ -171,11 +185,12 @@ def _make_engine(url: str) -> Engine:
 
 
 def _on_connect(connection: Any, _record: Any) -> None:
-    """Set up a SQLite connection: our own BEGIN, full durability, foreign keys held."""
+    """Set up a SQLite connection: our own BEGIN, full durability, foreign keys held, deleted content zeroed."""
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()
 
 
@@ -199,7 +214,7 @@ def _durable_journal(engine: Engine) -> None:
                 raise DBAPIError("PRAGMA journal_mode=WAL", None, error) from error
             time.sleep(0.02)
         else:
-            assert journal in ("wal", "memory"), journal
+            assert journal == "wal", journal
             assert synchronous == 2, synchronous
             return
 

@@ -76,11 +76,10 @@ def iter_texts(file: Path) -> Iterator[str]:
 
 
 def _open(file: Path) -> IO[str]:
-    raw: Any = open(file, "rb")  # noqa: SIM115 - closed by the wrapper that is returned
+    raw: Any = gzip.GzipFile(file, "rb") if file.name.endswith(".gz") else open(file, "rb")  # noqa: SIM115 - see below
     if file.name.endswith(".zst"):
         raw = zstandard.ZstdDecompressor().stream_reader(raw, closefd=True)
-    elif file.name.endswith(".gz"):
-        raw = gzip.open(raw, "rb")
+    # closing the wrapper, as the caller does, closes what it wraps
     return io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="\n")
 
 

@@ -102,7 +102,7 @@ class Tokenizer:
         for name in names:
             value = self.config.get(name) if name.endswith("_token") else name
             text = value.get("content") if isinstance(value, dict) else value
-            if text in self.special:
+            if isinstance(text, str) and text in self.special:
                 return self.special[text]
         raise CauserieError(
             "CAU-1201",

@@ -71,8 +71,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     ranks: dict[bytes, int] = {}
     for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1]):
         ranks.setdefault(bytes(token), len(ranks))
-    config = chat_config("chatml", eos_token="<|im_end|>", pad_token="<|pad|>")
-    return Tokenizer(to_definition(ranks), config)
+    marks = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
+    return Tokenizer(to_definition(ranks), chat_config("chatml", **marks))
 
 
 class _Counted:

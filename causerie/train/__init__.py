@@ -8,11 +8,11 @@ from causerie.train.errors import ERRORS
 
 if TYPE_CHECKING:
     from causerie.train.checkpoint import delete_checkpoints
+    from causerie.train.finetuning import sft
     from causerie.train.loop import Batch, Batches, Callback, FitResult, LossParts, Objective, fit, undisturbed
     from causerie.train.machine import autocast, pick_device, uses_bf16
     from causerie.train.optim import Optimizers, make_optimizers
-    from causerie.train.pretrain import pretrain
-    from causerie.train.sft import sft
+    from causerie.train.pretraining import pretrain
 
 __getattr__ = lazy_names(
     __name__,
@@ -23,8 +23,8 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("autocast", "pick_device", "uses_bf16"), "machine"),
         **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
         "delete_checkpoints": "checkpoint",
-        "pretrain": "pretrain",
-        "sft": "sft",
+        "pretrain": "pretraining",
+        "sft": "finetuning",
     },
 )
 

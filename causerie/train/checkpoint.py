@@ -170,6 +170,5 @@ def _warn_if_elsewhere(before: dict[str, Any], now: dict[str, str | int]) -> Non
 
 
 def _foreign(folder: Path, cause: str) -> CauserieError:
-    return CauserieError(
-        "CAU-4004", f"the checkpoint does not fit: {cause}", where=str(folder), fix="delete the run's folder to start anew"
-    )
+    fix = "delete the run's folder to start anew"
+    return CauserieError("CAU-4004", f"the checkpoint does not fit: {cause}", where=str(folder), fix=fix)

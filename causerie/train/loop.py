@@ -125,7 +125,7 @@ def fit(
         settings: limits, batch, learning rate, and so on.
         run: the run folder that the caller owns.
         callbacks: evaluations; see `Callback`.
-        flops_per_token: training FLOPs per token, for the decision to compile and GFLOP/s in the events; 0: 6 × weights.
+        flops_per_token: training FLOPs per token, to decide on compiling and to log GFLOP/s; 0 means 6 × weights.
         optimizers: instead of `make_optimizers(model, settings)`.
 
     Raises:

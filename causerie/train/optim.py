@@ -118,4 +118,3 @@ def _group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> di
 def count_trainable(model: Transformer) -> int:
     """Number of weights that are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-

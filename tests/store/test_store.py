@@ -237,7 +237,9 @@ def test_a_workspace_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert code_of(tmp_path / "file") == "CAU-1101"
 
 
-@pytest.mark.parametrize("url", ["nonsense", "oracle+nodriver://x/y", "mariadb+mariadbconnector://x/y"])
+@pytest.mark.parametrize(
+    "url", ["nonsense", "sqlite://", "sqlite:///:memory:", "oracle+nodriver://x/y", "mariadb+mariadbconnector://x/y"]
+)
 def test_a_url_that_cannot_be_used_is_refused(workspace: Path, url: str) -> None:
     with pytest.raises(CauserieError) as caught:
         open_store(workspace, url)

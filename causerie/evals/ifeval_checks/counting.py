@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-ABBREVIATIONS: Final = frozenset(
-    "mr mrs ms dr prof st jr sr vs etc inc ltd co corp dept est fig no vol pp p.s e.g i.e cf al approx gen rep sen gov "
-    "capt col lt sgt rev hon jan feb mar apr jun jul aug sep sept oct nov dec mm mme mlle".split()
-)
+_WORDS: Final = """
+    mr mrs ms dr prof st jr sr vs etc inc ltd co corp dept est fig no vol pp p.s e.g i.e cf al approx gen rep
+    sen gov capt col lt sgt rev hon jan feb mar apr jun jul aug sep sept oct nov dec mm mme mlle
+"""
+ABBREVIATIONS: Final = frozenset(_WORDS.split())
 """Words (lower case, without the last full stop) after which a full stop does not end a sentence."""
 
 END: Final = re.compile(r"""[.!?…]+["'”’)\]»*_]*(?=\s|$)|[。！？｡।]+["'”’)\]»」』]*""")

@@ -74,9 +74,9 @@ export interface TeachStats {
   counts: Record<string, number>;
   since: Record<string, number>;
   withdrawn: number;
-  pairs: number;
+  new_pairs: number;
   needed: number;
-  last_round: number | null;
+  missing: number;
 }
 
 export interface GateRow {

@@ -59,7 +59,12 @@ CASES: list[Case] = [
         ("J. R. R. Tolkien wrote it, e.g. in Oxford. It is long.",),
         ("One. Two. Three.",),
     ),
-    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, ("a\n***\nb", "***\na\n***\nb\n***"), ("a", "a\n\nb")),
+    (
+        "length_constraints:number_paragraphs",
+        {"num_paragraphs": 2},
+        ("a\n***\nb", "***\na\n***\nb\n***"),
+        ("a", "a\n\nb"),
+    ),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 3}, ("a *** b *** c",), ("a *** *** c",)),
     (
         "length_constraints:number_words",

@@ -1,0 +1,169 @@
+"""The page and its API as one ASGI application, beside the OpenAI-shaped routes of the serve room."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from causerie.chat import endpoints
+from causerie.chat.conversations import Book, ChatMessages
+from causerie.chat.errors import status_of
+from causerie.chat.guard import LOOPBACK, SameOrigin
+from causerie.chat.improve import COMMAND, Improver
+from causerie.chat.shapes import SamplingParams
+from causerie.chat.turns import Draft, Turn, Turns
+from causerie.chat.versions import let_answer
+from causerie.chat.votes import record_answers
+from causerie.core import CauserieError
+from causerie.serve import AnswerParams, ChatDelta, EnginePool, Meter, chat_stream, create_app
+from causerie.store import Store
+
+LOCAL_USER: Final = "local"
+"""The one user of a server without sign-in."""
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+log = logging.getLogger("causerie.chat")
+
+
+@dataclass
+class ChatContext:
+    """What the endpoints work with; `request.app.state.chat`."""
+
+    workspace: Path
+    store: Store
+    pool: EnginePool
+    book: Book
+    turns: Turns
+    improver: Improver
+
+
+def page_folder() -> Path:
+    """The built page inside the package.
+
+    Raises:
+        CauserieError: CAU-6109 when it is not there.
+    """
+    folder = Path(str(files("causerie.chat"))) / "page"
+    if not (folder / "index.html").is_file():
+        raise CauserieError(
+            "CAU-6109",
+            "the built page is missing",
+            where=str(folder),
+            fix="run: npm --prefix page ci && npm --prefix page run build",
+        )
+    return folder
+
+
+def create_chat_app(
+    workspace: Path,
+    store: Store,
+    pool: EnginePool,
+    *,
+    hosts: Sequence[str] = (),
+    keys_required: bool = False,
+    improve_command: Sequence[str] = COMMAND,
+    lifespans: Sequence[Lifespan] = (),
+) -> Starlette:
+    """The page at `/`, its API at `/api/`, and the serve room's OpenAI-shaped routes beside them.
+
+    Args:
+        workspace: where runs and artifacts are.
+        store: the open store; the caller closes it.
+        pool: the served models; closed when the application ends.
+        hosts: further host names that the page is reached by, besides the loopback ones.
+        keys_required: for the OpenAI-shaped routes; the page itself is for the one user on this machine.
+        improve_command: how the program is called for `improve`.
+        lifespans: what else to do around the server's life, such as loading the models.
+    """
+    context = make_context(workspace, store, pool, improve_command)
+    app = create_app(
+        pool,
+        store=store,
+        keys_required=keys_required,
+        hosts=hosts,
+        routes=_routes(context, (*LOOPBACK, *hosts)),
+        lifespans=[*lifespans, _lifespan(context)],
+    )
+    app.state.chat = context
+    return app
+
+
+def make_context(workspace: Path, store: Store, pool: EnginePool, improve_command: Sequence[str]) -> ChatContext:
+    """Everything the endpoints need, wired together."""
+
+    async def on_promoted(version: str) -> None:
+        await let_answer(store, workspace, pool, version)
+
+    def answer(model: str, prompt: ChatMessages, params: SamplingParams, seed: int) -> AsyncGenerator[ChatDelta, None]:
+        drawn = AnswerParams(**params.model_dump(), seed=seed)
+        return chat_stream(pool, model, prompt, drawn, Meter(store, "/api/chat", None))
+
+    def record(turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
+        return record_answers(store, LOCAL_USER, turn, prompt, drafts)
+
+    improver = Improver(workspace, on_promoted, improve_command)
+    return ChatContext(workspace, store, pool, Book(store, LOCAL_USER), Turns(answer, record), improver)
+
+
+def _routes(context: ChatContext, hosts: Iterable[str]) -> list[BaseRoute]:
+    guard = [Middleware(SameOrigin, hosts=tuple(hosts))]
+    folder = page_folder()
+    handlers: Any = {CauserieError: _known_error, HTTPException: _http_error, Exception: _unknown_error}
+    page_api = Starlette(routes=endpoints.routes(), exception_handlers=handlers, middleware=guard)
+    page_api.state.chat = context
+
+    def file(name: str) -> Route:
+        async def send(_request: Request) -> Response:
+            return FileResponse(folder / name, headers={"cache-control": "no-cache"})
+
+        return Route("/" if name == "index.html" else f"/{name}", send, middleware=guard)
+
+    return [
+        file("index.html"),
+        file("icon.svg"),
+        Mount("/assets", StaticFiles(directory=folder / "assets"), middleware=guard),
+        Mount("/api", page_api),
+    ]
+
+
+def _lifespan(context: ChatContext) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await context.turns.close()
+        await context.improver.close()
+
+    return lifespan
+
+
+def _error_response(error: CauserieError, status: int) -> JSONResponse:
+    return JSONResponse({"error": error.as_dict()}, status_code=status, headers={"cache-control": "no-store"})
+
+
+async def _known_error(_request: Request, error: CauserieError) -> Response:
+    return _error_response(error, status_of(error))
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    cause = CauserieError("CAU-6102", error.detail, where=request.url.path, fix="reload the page")
+    return _error_response(cause, error.status_code)
+
+
+async def _unknown_error(request: Request, error: Exception) -> Response:
+    log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    cause = CauserieError("CAU-6110", "the server failed; its log says why", where=request.url.path, fix="try again")
+    return _error_response(cause, status_of(cause))

@@ -1,0 +1,23 @@
+"""Configuration of `causerie serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What `causerie serve` serves, and where."""
+
+    models: tuple[str, ...] = ()
+    """Registry names, versions (`name@2`) or folders; none serves every registered name that has a promoted version."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the page is offered on the loopback address only."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    require_keys: bool = False
+    """Refuse API requests without a key; needed for addresses that others can reach."""
+    threads: int = 0
+    """Processor threads of each engine; 0 lets the engine choose by the size of its model."""
+    cache_mb: int = 512
+    """Memory of each engine for its key-value cache, in MiB."""

@@ -1,0 +1,81 @@
+"""`causerie serve`: opens the store, loads the models, answers on the page and the API until it is asked to stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from causerie.chat.app import Lifespan, create_chat_app
+from causerie.chat.config import ServeConfig
+from causerie.chat.guard import LOOPBACK
+from causerie.core import CauserieError, say
+from causerie.hub import ResolvedModel, list_versions, resolve
+from causerie.infer import EngineConfig
+from causerie.serve import EnginePool, create_app, run_server
+from causerie.store import Store, open_store
+
+
+def serve_page(config: ServeConfig, workspace: Path) -> None:
+    """Serve the page and the API; returns when the server was asked to stop.
+
+    Raises:
+        CauserieError: CAU-6111 when there is nothing to serve, CAU-5001 for an unknown model, CAU-6001 or CAU-6002
+            for the address, CAU-31xx when an engine does not start.
+    """
+    with open_store(workspace) as store:
+        found = models_to_serve(config, workspace, store)
+        pool = EnginePool(config=EngineConfig(threads=config.threads or None, cache_mb=config.cache_mb))
+        load = [_loading(pool, found)]
+        if config.host in LOOPBACK:
+            app = create_chat_app(workspace, store, pool, keys_required=config.require_keys, lifespans=load)
+        else:
+            app = create_app(pool, store=store, keys_required=config.require_keys, lifespans=load)
+        run_server(app, config.host, config.port, on_ready=lambda url: _announce(url, found, config))
+
+
+def models_to_serve(config: ServeConfig, workspace: Path, store: Store) -> list[ResolvedModel]:
+    """The models named in the configuration, or every promoted one.
+
+    Raises:
+        CauserieError: CAU-6111 when none is named and none is promoted.
+    """
+    names = config.models or tuple(version.name for version in list_versions(store, status="promoted"))
+    if not names:
+        raise CauserieError(
+            "CAU-6111",
+            "no model is named, and none is promoted in the registry",
+            where="MODEL",
+            fix="run `causerie demo` first, or name a model: causerie serve NAME_OR_FOLDER",
+        )
+    return [resolve(store, workspace, name) for name in names]
+
+
+def _loading(pool: EnginePool, found: list[ResolvedModel]) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        for model in found:
+            say(f"loading {model.name}")
+            number = model.version.number if model.version else None
+            await pool.load(_served_name(model, found), model.path, number)
+        yield
+
+    return lifespan
+
+
+def _served_name(model: ResolvedModel, found: list[ResolvedModel]) -> str:
+    """`name` for a version, so that a promotion can replace it; `name@N` when several versions of it are served."""
+    if model.version is None:
+        return model.name
+    versions = [other for other in found if other.version and other.version.name == model.version.name]
+    alone = len(versions) == 1 or model.version.status == "promoted"
+    return model.version.name if alone else model.version.ref
+
+
+def _announce(url: str, found: list[ResolvedModel], config: ServeConfig) -> None:
+    say(f"serving {', '.join(model.name for model in found)}")
+    if config.host in LOOPBACK:
+        say(f"page: {url}/")
+    say(f"OpenAI-shaped API: {url}/v1")

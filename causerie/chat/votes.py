@@ -1,0 +1,114 @@
+"""What people say on the page, as feedback records: exposures when answers are shown, signals when they are judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from causerie.chat.conversations import SIDES, Book, ChatMessages
+from causerie.chat.errors import invalid
+from causerie.chat.shapes import Choice, Edit, Thumb
+from causerie.chat.turns import Draft, Turn
+from causerie.core import list_artifacts
+from causerie.feedback import Exposure, Signal, feedback_stats, record_exposure, record_signal
+from causerie.store import Store, exposures, new_id, signals
+
+WIN_RATE: Final = "60%"
+"""The advantage that a round should be able to see; see `feedback.pairs_needed`."""
+
+
+def record_answers(store: Store, user: str, turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
+    """Record answers as shown, durably; returns the exposures' ids in the drafts' order.
+
+    Drafts shown together share a group; their position is the order on the screen.
+    """
+    group = new_id("grp") if len(drafts) > 1 else None
+    records = [
+        Exposure(
+            user=user,
+            model=draft.version.name if draft.version else draft.model,
+            version=draft.version.version if draft.version else None,
+            version_key=draft.version.key if draft.version else "",
+            chat_format=(draft.version.chat_format if draft.version else None) or "",
+            prompt=tuple(prompt),
+            text=draft.text,
+            sampling={**draft.params.model_dump(), "seed": draft.seed},
+            token_ids=tuple(map(int, draft.token_ids)),
+            log_probs=tuple(map(float, draft.log_probs)),
+            finish=draft.finish,
+            conversation=turn.conversation,
+            message=draft.message_id,
+            group_id=group,
+            position=draft.position,
+            consent=turn.learn,
+        )
+        for draft in drafts
+    ]
+    record_exposure(store, *records)
+    return [record.id for record in records]
+
+
+def record_judgement(book: Book, said: Thumb | Choice | Edit) -> dict[str, Any]:
+    """Record a thumb, a choice or an edit; the same id again changes nothing.
+
+    Raises:
+        CauserieError: CAU-6102 for an unknown message, CAU-6101 when it cannot be judged so, CAU-1303 when the id
+            was used for something else.
+    """
+    exposure_id = book.message(said.message)["exposure_id"]
+    if exposure_id is None:
+        raise invalid("this message is not a model's answer", "signal.message")
+    value: Mapping[str, Any]
+    if isinstance(said, Thumb):
+        value = {"label": said.value == "up"}
+    elif isinstance(said, Edit):
+        value = {"text": said.text}
+    else:
+        exposure_id, value = _choice(book.store, exposure_id, said.value)
+    reasons = () if isinstance(said, Edit) else tuple(said.reasons)
+    signal = Signal(exposure_id, book.user, said.kind, value, reasons, said.comment, said.id)
+    new = record_signal(book.store, signal)
+    return {"id": signal.id, "kind": signal.kind, "new": new}
+
+
+def _choice(store: Store, exposure_id: str, side: str) -> tuple[str, dict[str, Any]]:
+    """The exposure that a choice speaks of, and its value: the chosen one; of a tie, the one on the left."""
+    own = store.first(select(exposures.c.group_id).where(exposures.c.id == exposure_id))
+    group = own.group_id if own else None
+    query = select(exposures.c.id).where(exposures.c.group_id == group).order_by(exposures.c.position)
+    shown = [row.id for row in store.read(query)] if group else []
+    if len(shown) != len(SIDES):
+        raise invalid("this answer was not one of two drafts", "signal.message")
+    chosen = 0 if side == "tie" else SIDES.index(side)
+    return shown[chosen], {"outcome": "tie" if side == "tie" else "chosen", "others": [shown[1 - chosen]]}
+
+
+def teach_stats(store: Store, workspace: Path, model: str) -> dict[str, Any]:
+    """What the teach view shows: counts by kind, in all and since the last round, and how much is still needed."""
+    rows = store.read(select(signals.c.id, signals.c.kind, signals.c.value, signals.c.withdrawn))
+    used: set[str] = set()
+    for artifact in list_artifacts(workspace, "preferences"):
+        used.update(artifact.manifest.config.get("signals", ()))
+    standing = [row for row in rows if row.withdrawn is None]
+    stats = feedback_stats(store, workspace)
+    return {
+        "model": model,
+        "counts": dict(Counter(_counted_as(row.kind, row.value) for row in standing)),
+        "since": dict(Counter(_counted_as(row.kind, row.value) for row in standing if row.id not in used)),
+        "withdrawn": len(rows) - len(standing),
+        "new_pairs": stats.new_pairs,
+        "needed": stats.needed[WIN_RATE],
+        "missing": stats.missing[WIN_RATE],
+    }
+
+
+def _counted_as(kind: str, value: Mapping[str, Any]) -> str:
+    if kind.startswith("imported"):
+        return "imported"
+    if kind == "thumb":
+        return "up" if value.get("label") else "down"
+    return "tie" if kind == "choice" and value.get("outcome") != "chosen" else kind

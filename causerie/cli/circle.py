@@ -1,0 +1,39 @@
+"""`causerie demo`, `causerie serve`, `causerie improve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from causerie.chat import ServeConfig, serve_page
+from causerie.cli.flags import command_for
+from causerie.demo import DemoConfig
+from causerie.loop import ImproveConfig
+
+
+def _demo(config: DemoConfig, workspace: Path) -> Any:
+    from causerie.demo import demo as run
+
+    return run(config, workspace)
+
+
+def _improve(config: ImproveConfig, workspace: Path) -> Any:
+    from causerie.loop import improve as run
+
+    return run(config, workspace)
+
+
+def _verdict(result: Any) -> str:
+    return f"{result.why}\n{result.model} is served by {result.version}; candidate: {result.candidate or 'not registered'}"
+
+
+demo = command_for(DemoConfig, _demo, "The whole circle, small and offline, then the page.", say=lambda _: "")
+serve = command_for(ServeConfig, serve_page, "Serve the page and the OpenAI-shaped API.", positional=("models",))
+improve = command_for(
+    ImproveConfig,
+    _improve,
+    "One turn of the loop: feedback, candidate, gate, verdict.",
+    positional=("model",),
+    say=_verdict,
+    finding=lambda result: "" if result.promoted else "the incumbent stays",
+)

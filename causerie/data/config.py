@@ -1,0 +1,88 @@
+"""Configurations of the data commands: plain values, documented field by field; no heavy imports here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataBuildConfig:
+    """`causerie data build`: pages → a curated corpus, and what was dropped why."""
+
+    sources: tuple[str, ...] = ()
+    """Files, folders or globs: WARC, WET, ARC, HTML, JSONL, Parquet, text; plain, gzip or zstd; `-` for stdin."""
+    out: Path | None = None
+    """Folder for the corpus; by default it goes to the workspace."""
+    name: str = "corpus"
+    """Name of the corpus in the workspace."""
+    languages: tuple[str, ...] = ("en", "fr")
+    """Languages kept, ISO 639-1; none given: every language."""
+    min_language_share: float = 0.65
+    """Least share of a text in its main language, by characters and confidence (FineWeb: 0.65)."""
+    extractor: Literal["auto", "trafilatura", "resiliparse"] = "auto"
+    """Who reads HTML: both with trafilatura preferred, or one of them alone (resiliparse: ten times faster)."""
+    page_seconds: float = 10.0
+    """CPU seconds a page may take; the worker of a page that takes longer is killed and the page counted."""
+    max_page_bytes: int = 10_000_000
+    """Larger pages are dropped unread."""
+    mask_personal: bool = True
+    """Replace e-mail addresses, telephone numbers and public IP addresses by example ones."""
+    min_words: int = 50
+    max_words: int = 100_000
+    min_word_length: float = 3.0
+    max_word_length: float = 10.0
+    max_symbol_ratio: float = 0.1
+    max_bullet_lines: float = 0.9
+    max_ellipsis_lines: float = 0.3
+    min_alphabetic_words: float = 0.8
+    """Least share of tokens with a letter."""
+    min_stop_words: int = 2
+    """Least number of different English or French stop words."""
+    min_sentences: int = 3
+    max_curly_brackets: float = 0.01
+    """Largest share of characters that are curly brackets."""
+    min_terminal_lines: float = 0.12
+    """Least share of lines that end like a sentence."""
+    max_short_lines: float = 0.67
+    """Largest share of lines under 30 characters."""
+    max_lines_per_word: float = 0.3
+    max_repeated_lines: float = 0.3
+    """Largest share of lines, or of paragraphs, that occurred before in the text."""
+    max_repeated_characters: float = 0.2
+    """Largest share of characters in such lines or paragraphs."""
+    max_top_ngrams: tuple[float, ...] = (0.2, 0.18, 0.16)
+    """Largest share of characters in the most frequent run of 2, 3 and 4 words."""
+    max_repeated_ngrams: tuple[float, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)
+    """Largest share of characters in repeated runs of 5, 6, 7, 8, 9 and 10 words."""
+    dedup_threshold: float = 0.8
+    """Jaccard similarity of 5-word shingles from which a document is a near duplicate of an earlier one."""
+    decontaminate: tuple[Path, ...] = ()
+    """Evaluation files (JSONL, JSON, CSV, Parquet, text); documents that share a run of words with them are dropped."""
+    decontaminate_ngram: int = 13
+    """Length of such a run, words."""
+    workers: int = 0
+    """Worker processes; 0 takes as many as there are cores, two at most."""
+    batch_documents: int = 64
+    """Documents between two points from which a stopped build goes on."""
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """Pack a corpus into token shards for training."""
+
+    corpus: Path
+    """Corpus folder, made by `data build`."""
+    tokenizer: Path
+    """Tokenizer folder."""
+    out: Path | None = None
+    """Folder for the shards; by default they go to the workspace."""
+    name: str = "shards"
+    """Name of the shards in the workspace."""
+    val_fraction: float = 0.02
+    """Share of documents held out for validation, chosen by a hash of their text."""
+    shard_tokens: int = 100_000_000
+    """Tokens in a shard file, at most (a document is never cut between shards)."""
+    seed: int = 0
+    """Seed of the choice of held-out documents."""

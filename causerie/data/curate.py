@@ -1,0 +1,127 @@
+"""One document through everything that looks at it alone: extraction, masking, language, quality, contamination."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from causerie.core import CauserieError
+from causerie.data.config import DataBuildConfig
+from causerie.data.decontaminate import EvalRuns, overlap
+from causerie.data.dedup import Signature, minhash
+from causerie.data.extract import decode_html, extract_html, tidy_text
+from causerie.data.filters import Rule, drop_policy_lines, failing, measure, quality_rules, view
+from causerie.data.language import identify
+from causerie.data.pii import mask_personal
+from causerie.data.raw import RawDocument
+
+
+@dataclass
+class Judged:
+    """A document after curation: its text, every measure, and the rule that drops it.
+
+    Attributes:
+        rule: "" while it is kept, else the first rule that it failed.
+        failed: every rule that it failed, in order.
+        values: every measure; empty when the document was never read.
+        signature: MinHash signature in base64, "" for a dropped document.
+        duplicate_of, similarity: set when it repeats an earlier document.
+    """
+
+    id: str
+    source: str
+    index: int
+    url: str = ""
+    title: str = ""
+    lang: str = ""
+    lang_share: float = 0.0
+    license: str = ""
+    extractor: str = ""
+    bytes_in: int = 0
+    text: str = ""
+    rule: str = ""
+    failed: list[str] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+    emails: int = 0
+    phones: int = 0
+    addresses: int = 0
+    eval_overlap: int = 0
+    signature: str = ""
+    duplicate_of: str = ""
+    similarity: float = 0.0
+    note: str = ""
+
+    def drop(self, *rules: str) -> None:
+        """Note failed rules; the first ever noted is the one that counts."""
+        self.failed.extend(rules)
+        self.rule = self.failed[0] if self.failed else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document as a JSON object."""
+        return asdict(self)
+
+
+def unread(raw: RawDocument, rule: str = "", note: str = "") -> Judged:
+    """A document that is dropped without being read."""
+    row = Judged(raw.id, raw.source, raw.index, url=raw.url, title=raw.title, license=raw.license)
+    row.bytes_in, row.note = len(raw.body), note or raw.note
+    row.drop(rule or raw.problem)
+    return row
+
+
+def curate(raw: RawDocument, config: DataBuildConfig, runs: EvalRuns, rules: tuple[Rule, ...] = ()) -> Judged:
+    """Judge one document; every rule is tried, so that the ledger shows what another threshold would do."""
+    if raw.problem:
+        return unread(raw)
+    if len(raw.body) > config.max_page_bytes:
+        return unread(raw, "too_large")
+    row = Judged(raw.id, raw.source, raw.index, url=raw.url, title=raw.title, license=raw.license)
+    row.bytes_in = len(raw.body)
+    try:
+        _read(row, raw, config)
+    except CauserieError as error:
+        return unread(raw, "unreadable", error.cause)
+    if not row.text:
+        row.drop("empty")
+        return row
+    _judge(row, config, runs, rules or quality_rules(config))
+    return row
+
+
+def _read(row: Judged, raw: RawDocument, config: DataBuildConfig) -> None:
+    if raw.kind == "html":
+        found = extract_html(raw.body, raw.url or None, extractor=config.extractor, charset=raw.charset or None)
+        row.title, row.extractor, text = raw.title or found.title, found.extractor, found.text
+    else:
+        text = tidy_text(decode_html(raw.body, raw.charset or None))
+    text = drop_policy_lines(text)
+    if config.mask_personal:
+        masked = mask_personal(text)
+        text, row.emails, row.phones, row.addresses = masked.text, masked.emails, masked.phones, masked.addresses
+    row.text = text
+
+
+def _judge(row: Judged, config: DataBuildConfig, runs: EvalRuns, rules: tuple[Rule, ...]) -> None:
+    language = identify(row.text)
+    row.lang, row.lang_share = language.code, language.confidence
+    if config.languages and language.code not in config.languages:
+        row.drop("language")
+    elif language.confidence < config.min_language_share:
+        row.drop("mixed_language")
+    seen = view(row.text)
+    row.values = measure(seen)
+    row.drop(*failing(row.values, rules))
+    if runs:
+        row.eval_overlap = overlap(seen, runs)
+        if row.eval_overlap:
+            row.drop("contaminated")
+    if not row.rule:
+        row.signature = base64.b64encode(minhash(seen.hashes).astype("<u4").tobytes()).decode()
+
+
+def signature_of(row: Judged) -> Signature:
+    """The MinHash signature that `curate` stored."""
+    return np.frombuffer(base64.b64decode(row.signature), "<u4").astype(np.uint32)

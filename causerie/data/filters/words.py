@@ -1,0 +1,81 @@
+"""A text seen as words, lines and paragraphs, with a 64-bit hash per word: what every filter counts on."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+
+WORD: Final = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*", re.UNICODE)
+STOP_WORDS: Final = frozenset(
+    (
+        *("the", "be", "to", "of", "and", "that", "have", "with"),  # Gopher's eight
+        *("le", "la", "les", "de", "des", "du", "et", "un", "une", "en", "que", "qui", "pour", "dans", "est", "pas"),
+    )
+)
+MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class View:
+    """A text taken apart.
+
+    Attributes:
+        text: the whole.
+        tokens: split at white space, as written.
+        words: letters and digits only, lower case.
+        hashes: (len(words),) uint64, one per word.
+        lines: stripped and not empty.
+        paragraphs: stripped, separated by blank lines; the lines when there is no blank line.
+    """
+
+    text: str
+    tokens: list[str]
+    words: list[str]
+    hashes: Hashes
+    lines: list[str]
+    paragraphs: list[str]
+
+
+def view(text: str) -> View:
+    """Take a text apart."""
+    words = words_of(text)
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
+    if len(paragraphs) < 2:
+        paragraphs = lines
+    return View(text, text.split(), words, hash_words(words), lines, paragraphs)
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case: runs of letters and digits, with inner apostrophes and hyphens."""
+    return WORD.findall(text.lower())
+
+
+@functools.lru_cache(1 << 18)
+def _hash_word(word: str) -> int:
+    return int.from_bytes(blake2b(word.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+
+
+def hash_words(words: list[str]) -> Hashes:
+    """(len(words),) uint64: BLAKE2b of each word, equal on every machine."""
+    return np.fromiter(map(_hash_word, words), np.uint64, len(words))
+
+
+def hash_ngrams(hashes: Hashes, n: int) -> Hashes:
+    """(len(hashes) - n + 1,) uint64: a hash of each run of `n` words; empty when there are fewer words."""
+    count = len(hashes) - n + 1
+    if count <= 0:
+        return np.empty(0, np.uint64)
+    mixed = hashes[:count].copy()
+    with np.errstate(over="ignore"):
+        for shift in range(1, n):
+            mixed = (mixed ^ (mixed >> np.uint64(29))) * MULTIPLIER + hashes[shift : shift + count]
+    return mixed

@@ -1,0 +1,68 @@
+"""The process that curates documents: `python -m causerie.data.worker`, spoken to over its standard streams.
+
+Hostile pages can keep an HTML parser busy for ever, inside C code where no exception arrives. So documents are read
+in a child: a CPU timer (SIGPROF, default action) ends it, and the parent starts another and counts the page.
+
+First line in: `{"config": {...}, "runs": path or null}`; first line out: `{"ready": true}`. Then for each document a
+line with its fields and `bytes`, followed by that many bytes; and a line out with the judged document.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, Any, Final
+
+from causerie.data.config import DataBuildConfig
+from causerie.data.curate import curate
+from causerie.data.decontaminate import load_runs
+from causerie.data.filters import quality_rules
+from causerie.data.raw import RawDocument
+
+TUPLES: Final = ("sources", "languages", "max_top_ngrams", "max_repeated_ngrams")
+
+
+def config_from_json(value: dict[str, Any]) -> DataBuildConfig:
+    """A configuration from its plain values, without the fields that only the parent needs."""
+    known = {field.name for field in fields(DataBuildConfig)} - {"out", "decontaminate"}
+    return DataBuildConfig(**{k: tuple(v) if k in TUPLES else v for k, v in value.items() if k in known})
+
+
+def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
+    """Curate documents until the input ends."""
+    start = json.loads(lines.readline())
+    config = config_from_json(start["config"])
+    runs = load_runs(Path(start["runs"])) if start["runs"] else {}
+    rules = quality_rules(config)
+    _answer(answers, {"ready": True})
+    while line := lines.readline():
+        head = json.loads(line)
+        body = lines.read(head.pop("bytes"))
+        signal.setitimer(signal.ITIMER_PROF, config.page_seconds)
+        row = curate(RawDocument(**head, body=body), config, runs, rules)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _answer(answers, row.as_dict())
+
+
+def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
+    answers.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    answers.flush()
+
+
+def main() -> None:
+    """Speak on the standard streams; the parent's end of input is the only way out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    logging.disable(logging.CRITICAL)
+    import trafilatura  # noqa: F401 - loaded now, so that no page's time is charged for it
+
+    answers, sys.stdout = sys.stdout.buffer, sys.stderr
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

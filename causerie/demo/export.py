@@ -1,0 +1,63 @@
+"""Export: copy a model's folder for others, and prove that transformers gives the same answers when it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+from causerie.core import CauserieError
+from causerie.model import load_model, save_model
+from causerie.text import load_tokenizer
+
+TOLERANCE = 1e-3
+"""Largest difference of float32 logits that is taken for rounding."""
+SAMPLE = "The capital of France is Paris. La capitale de l'Italie est Rome."
+
+
+def export_folder(source: Path, target: Path) -> dict[str, Any]:
+    """Write the model in `source` (an adapter is merged) as a plain Hugging Face folder.
+
+    Returns:
+        `said` (a sentence), and with transformers installed `max_logit_difference` and `argmax_equal`.
+
+    Raises:
+        CauserieError: CAU-7102 when transformers' logits differ from ours.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    model = load_model(source)
+    save_model(model, target, tokenizer_from=source)
+    if importlib.util.find_spec("transformers") is None:
+        return {"said": "written; transformers is not installed, so it was not checked there"}
+    return check_in_transformers(target)
+
+
+def check_in_transformers(folder: Path) -> dict[str, Any]:
+    """Load the folder in transformers and compare logits and token ids with ours.
+
+    Raises:
+        CauserieError: CAU-7102 when they differ.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    ids = load_tokenizer(folder).encode(SAMPLE)
+    theirs_ids = AutoTokenizer.from_pretrained(folder).encode(SAMPLE, add_special_tokens=False)
+    tokens = torch.tensor([ids])
+    ours = load_model(folder)
+    with torch.inference_mode():
+        mine = ours.logits(ours(tokens))
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+    difference = float((mine - theirs).abs().max())
+    equal = bool((mine.argmax(-1) == theirs.argmax(-1)).all())
+    if theirs_ids != ids or difference > TOLERANCE or not equal:
+        raise CauserieError(
+            "CAU-7102",
+            f"transformers differs: logits by {difference:.2g}, same tokens: {theirs_ids == ids}",
+            where=str(folder),
+            fix="report it with the folder's config.json",
+        )
+    said = f"transformers loads it and agrees (largest logit difference {difference:.1g})"
+    return {"said": said, "max_logit_difference": difference, "argmax_equal": equal}

@@ -1,0 +1,92 @@
+"""Which signals count: standing, consented, the user's last word, within the cap. Everything left out is counted."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from causerie.core import sha256_json
+from causerie.feedback.records import Exposure, Signal, exposure_from_row, signal_from_row
+from causerie.store import Store, exposures, signals, users
+
+
+@dataclass
+class Records:
+    """Exposures by id, the signals that count, and how many were left out for which reason."""
+
+    exposures: dict[str, Exposure]
+    signals: list[Signal]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def load_records(store: Store) -> Records:
+    """Everything recorded and not erased, with signals oldest first; nothing is left out yet but erased users' rows."""
+    erased = {row.id for row in store.read(select(users.c.id).where(users.c.erased.is_not(None)))}
+    order = (signals.c.created, signals.c.id)
+    shown = {row.id: row for row in store.read(select(exposures)) if row.user not in erased}
+    found = [row for row in store.read(select(signals).order_by(*order)) if row.user not in erased]
+    kept = [signal_from_row(row._asdict()) for row in found if row.exposure_id in shown]
+    return Records({name: exposure_from_row(row._asdict()) for name, row in shown.items()}, kept)
+
+
+def standing(records: Records, *, max_per_user: int = 0, max_imported: int = 0, sources: Iterable[str] = ()) -> Records:
+    """The records with only the signals that may be trained on; `left_out` says how many fell to which rule."""
+    result = Records(records.exposures, [], Counter(records.left_out))
+    wanted = set(sources)
+    last: dict[tuple[str, str, str], Signal] = {}
+    for signal in records.signals:
+        reason = _why_not(signal, records.exposures, wanted)
+        if reason:
+            result.left_out[reason] += 1
+            continue
+        subject = _subject(signal)
+        if subject in last:
+            result.left_out["superseded"] += 1
+        last[subject] = signal
+    result.signals = _capped(list(last.values()), records.exposures, max_per_user, max_imported, result.left_out)
+    return result
+
+
+def _why_not(signal: Signal, shown: Mapping[str, Exposure], wanted: set[str]) -> str:
+    if signal.withdrawn is not None:
+        return "withdrawn"
+    spoken_of = [shown.get(name) for name in (signal.exposure_id, *signal.others)]
+    if any(exposure is None for exposure in spoken_of):
+        return "erased"
+    if not all(exposure.consent for exposure in spoken_of if exposure):
+        return "without_consent"
+    if wanted and shown[signal.exposure_id].source not in wanted:
+        return "other_source"
+    return ""
+
+
+def _subject(signal: Signal) -> tuple[str, str, str]:
+    """What a signal decides: of two signals with the same subject only the later one stands."""
+    if signal.kind in ("choice", "regenerate", "imported_pair"):
+        return signal.user, "compare", " ".join(sorted((signal.exposure_id, *signal.others)))
+    return signal.user, signal.kind, signal.exposure_id
+
+
+def _capped(
+    found: list[Signal], shown: Mapping[str, Exposure], max_per_user: int, max_imported: int, left_out: Counter[str]
+) -> list[Signal]:
+    imported = [signal for signal in found if signal.kind.startswith("imported_")]
+    if max_imported and len(imported) > max_imported:
+        imported.sort(key=lambda signal: sha256_json(signal.id))
+        left_out["over_import_cap"] += len(imported) - max_imported
+        imported = imported[:max_imported]
+    by_user: dict[str, list[Signal]] = defaultdict(list)
+    for signal in found:
+        if not signal.kind.startswith("imported_"):
+            by_user[signal.user].append(signal)
+    kept = imported
+    for votes in by_user.values():
+        votes.sort(key=lambda signal: (signal.created, signal.id))
+        newest = votes[-max_per_user:] if max_per_user else votes
+        left_out["over_user_cap"] += len(votes) - len(newest)
+        kept.extend(newest)
+    left_out += Counter()  # drops the zeros
+    return sorted(kept, key=lambda signal: signal.id)

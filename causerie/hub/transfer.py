@@ -1,0 +1,85 @@
+"""Models in and out: a Hugging Face folder becomes a registered artifact, a version becomes a plain folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from causerie.core import CauserieError, artifact_key, find_artifact, open_artifact, write_artifact, write_atomic
+from causerie.hub.audit import record_audit
+from causerie.hub.card import model_card
+from causerie.hub.registry import Status, Version, get_version, register
+from causerie.hub.resolve import folder_kind, resolve, weights_key
+from causerie.hub.rights import rights_of
+from causerie.store import Store
+
+SUFFIXES: Final = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
+"""Files that an import copies: configuration, weights, tokenizer, texts. Anything that could hold code stays out."""
+
+
+def import_model(
+    store: Store,
+    workspace: Path,
+    folder: Path,
+    name: str,
+    *,
+    licence: str = "",
+    notices: Sequence[str] = (),
+    status: Status = "candidate",
+    actor: str = "causerie",
+) -> Version:
+    """Copy a Hugging Face folder into the workspace as an artifact and register it.
+
+    A folder that is an artifact already is registered where it lies.
+
+    Raises:
+        CauserieError: CAU-5004 when the folder holds no safetensors model, CAU-1007 when it cannot be copied.
+    """
+    if (folder / "manifest.json").is_file():
+        artifact = open_artifact(folder, verify="digest")
+    else:
+        kind, inputs = folder_kind(folder), {"weights": weights_key(folder)}
+        key = artifact_key(kind, {"import": "folder"}, inputs)
+        there = find_artifact(workspace, kind, name, key)
+        if there is None:
+            with write_artifact(workspace, kind, name, key, inputs=inputs, config={"from": folder.name}) as draft:
+                for path in sorted(folder.iterdir()):
+                    if path.is_file() and path.suffix in SUFFIXES:
+                        shutil.copyfile(path, draft.path / path.name)
+                draft.notices.extend(notices)
+            there = draft.artifact
+        assert there is not None
+        artifact = there
+    return register(store, workspace, name, artifact, licence=licence, notices=notices, status=status, actor=actor)
+
+
+def export_model(store: Store, workspace: Path, ref: str, out: Path, *, actor: str = "causerie") -> Path:
+    """Copy a version to a folder of its own, with its card as README.md and its terms as NOTICE; audited first.
+
+    Every file's digest is checked on the way. An adapter is exported as an adapter.
+
+    Raises:
+        CauserieError: CAU-5001 when it is not registered, CAU-5004 when `out` exists, CAU-1002 when it is damaged.
+    """
+    version = get_version(store, ref)
+    found = resolve(store, workspace, version.ref)
+    artifact = open_artifact(found.path, verify="digest")
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise CauserieError("CAU-5004", "the folder is not empty", where=str(out), fix="choose a new folder for --out")
+    record_audit(
+        store,
+        actor,
+        "export",
+        version.ref,
+        {"key": version.key, "bytes": sum(f.bytes for f in artifact.manifest.files)},
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for entry in artifact.manifest.files:
+        target = out / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.path / entry.path, target)
+    write_atomic(out / "README.md", model_card(store, workspace, version.ref))
+    write_atomic(out / "NOTICE", rights_of(version).text())
+    return out

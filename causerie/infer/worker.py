@@ -1,0 +1,143 @@
+"""The engine's own process: `python -m causerie.infer.worker --model DIR --fd N [--config JSON]`.
+
+Started by `EngineClient`, which hands it one end of a socket pair. Frames are those of `protocol`; nothing is unpickled.
+The process ends when the other end closes, so it never outlives the server, however that died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causerie.core import CauserieError
+from causerie.infer.config import EngineConfig
+from causerie.infer.protocol import (
+    PROTOCOL,
+    FrameBuffer,
+    encode_frame,
+    event_dict,
+    malformed,
+    read_generate,
+)
+
+if TYPE_CHECKING:
+    from causerie.infer.engine import Engine
+
+
+class Closed(Exception):
+    """The other end of the socket is gone, or asked to stop."""
+
+
+class Worker:
+    """Carries messages between the socket and an engine."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.buffer = FrameBuffer()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message; blocks while the other end does not read.
+
+        Raises:
+            Closed: when it is gone.
+        """
+        try:
+            self.connection.sendall(encode_frame(message))
+        except OSError as error:
+            raise Closed from error
+
+    def serve(self, engine: Engine) -> None:
+        """Step the engine while it has work, and wait for messages while it has none.
+
+        Raises:
+            Closed: when the other end is gone or asked to stop.
+        """
+        while True:
+            self._receive(engine, wait=not engine.has_work)
+            events = engine.step() if engine.has_work else []
+            if events:
+                self.send({"type": "events", "events": [event_dict(event) for event in events]})
+
+    def _receive(self, engine: Engine, wait: bool) -> None:
+        while select.select([self.connection], [], [], None if wait else 0)[0]:
+            wait = False
+            try:
+                data = self.connection.recv(1 << 16)
+            except OSError as error:
+                raise Closed from error
+            if not data:
+                raise Closed
+            for message in self.buffer.push(data):
+                self._handle(engine, message)
+
+    def _handle(self, engine: Engine, message: Mapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "stop":
+            raise Closed
+        if kind == "cancel":
+            engine.cancel(str(message.get("id")))
+            return
+        try:
+            if kind != "generate":
+                raise malformed(f"a message of unknown type {kind[:40]!r}")
+            request_id, prompt_ids, sampling, salt = read_generate(message)
+            engine.add(request_id, prompt_ids, sampling, salt=salt)
+        except CauserieError as error:
+            self.send({"type": "refused", "id": message.get("id"), "error": error.as_dict()})
+
+
+def load_engine(worker: Worker, model: Path, config: EngineConfig) -> Engine:
+    """Load the model, warm it up and tell the other end what it is."""
+    started = time.monotonic()
+    import torch
+
+    from causerie.infer.engine import Engine
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    engine = Engine(model, config, on_admit=lambda ids: worker.send({"type": "admitted", "ids": ids}))
+    info = {**engine.info, "model": str(model), "pid": os.getpid(), "load_seconds": time.monotonic() - started}
+    worker.send({"type": "info", "protocol": PROTOCOL, "info": info})
+    return engine
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the worker; 0 when the other end closed, 1 after an error that it was told of as `fatal`."""
+    parser = argparse.ArgumentParser(prog="causerie.infer.worker")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--fd", type=int, required=True, help="descriptor of a connected stream socket")
+    parser.add_argument("--config", default="{}", help="EngineConfig as a JSON object")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server; it closes the socket when it is done
+    with socket.socket(fileno=given.fd) as connection:
+        worker = Worker(connection)
+        try:
+            worker.serve(load_engine(worker, given.model, EngineConfig(**json.loads(given.config))))
+        except Closed:
+            return 0
+        except CauserieError as error:
+            return _fatal(worker, error)
+        except Exception as error:
+            _fatal(worker, CauserieError("CAU-3106", f"{type(error).__name__}: {error}", where=str(given.model)))
+            raise
+    return 0
+
+
+def _fatal(worker: Worker, error: CauserieError) -> int:
+    try:
+        worker.send({"type": "fatal", "error": error.as_dict()})
+    except Closed:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,57 @@
+"""From an evaluation of candidate against incumbent to the rows of the gate."""
+
+from __future__ import annotations
+
+import math
+
+from causerie.evals import Compared, EvalReport
+from causerie.loop.config import ImproveConfig
+from causerie.loop.gate import GateRow
+
+
+def gate_rows(report: EvalReport, config: ImproveConfig) -> list[GateRow]:
+    """Rows in the order people read them: what the round is for first, then the guards.
+
+    Args:
+        report: an evaluation of the candidate `against` the incumbent: preference and/or votes, answer_loss, ending.
+        config: the margins.
+    """
+    asked = {
+        ("preference", "margin_per_token"): {
+            "meaning": "preference for what people chose (nats per token)", "floor": 0.0, "promise": True,
+        },
+        ("votes", "agreement"): {
+            "meaning": "agreement with people's thumbs (nats per token)", "floor": 0.0, "promise": True,
+        },
+        ("preference", "accuracy_per_token"): {"meaning": "share of held-out choices ranked as people did"},
+        ("answer_loss", "nats_per_token"): {
+            "meaning": "loss on held-out human answers (nats per token)", "ceiling": config.loss_margin,
+        },
+        ("ending", "ended"): {"meaning": "share of answers that end by themselves", "floor": -config.ending_margin},
+        ("ending", "empty"): {"meaning": "share of empty answers", "ceiling": config.empty_margin},
+    }  # fmt: skip
+    found = {(row.suite, row.metric): row for row in report.compared}
+    rows = [_row(report, found[key], limits) for key, limits in asked.items() if key in found]
+    length = found.get(("ending", "answer_tokens"))
+    return rows if length is None else [*rows, _length_row(report, length, config.length_factor)]
+
+
+def _row(report: EvalReport, row: Compared, limits: dict) -> GateRow:
+    low, high = row.difference.low, row.difference.high
+    return GateRow(
+        metric=row.metric,
+        incumbent=report.against_value(row.suite, row.metric),
+        candidate=report.value(row.suite, row.metric),
+        difference=row.difference.value,
+        low=-math.inf if low is None else low,
+        high=math.inf if high is None else high,
+        items=row.difference.n,
+        **limits,
+    )
+
+
+def _length_row(report: EvalReport, row: Compared, factor: float) -> GateRow:
+    """Length is judged by its value, as a share of the incumbent's: the interval of two dozen answers is too wide."""
+    usual = max(report.against_value(row.suite, row.metric), 1.0)
+    limits = {"meaning": "answer length (tokens)", "floor": usual * (1 / factor - 1), "ceiling": usual * (factor - 1)}
+    return _row(report, row, {**limits, "by_value": True})

@@ -1,0 +1,140 @@
+"""Drawing the answers of one request: admission, leases, several choices at once, metering."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+
+from causerie.core import seed_for
+from causerie.serve.answer import AnswerParams, ChatDelta, Usage, sampling_for, text_stream, with_seed
+from causerie.serve.keys import Principal
+from causerie.serve.metering import Meter
+from causerie.serve.pool import Served
+from causerie.serve.routes import Office
+
+
+@dataclass
+class Choice:
+    """One answer as far as it is drawn."""
+
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: str | None = None
+    usage: Usage | None = None
+
+    def add(self, delta: ChatDelta) -> None:
+        """Append a delta."""
+        self.text += delta.text
+        self.ids += delta.ids
+        self.logprobs += delta.logprobs
+        self.finish = delta.finish or self.finish
+        self.usage = delta.usage or self.usage
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one request asks for: choices `i * n .. i * n + n - 1` complete prompt `i`."""
+
+    served: Served
+    prompts: Sequence[list[int]]
+    n: int
+    params: AnswerParams
+    stop_ids: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that all choices may need."""
+        room = [min(self.params.max_tokens or self.served.max_seq_len, self.served.max_seq_len)] * len(self.prompts)
+        return self.n * sum(len(prompt) + most for prompt, most in zip(self.prompts, room, strict=True))
+
+
+@asynccontextmanager
+async def admitted(
+    office: Office, request: Request, principal: Principal, model: str, prepare: Callable[[Served], Awaitable[Job]]
+) -> AsyncIterator[tuple[Job, Meter]]:
+    """Hold what drawing needs for the block: the served version, slots at the gate, a meter.
+
+    Args:
+        model: the name asked for.
+        prepare: makes the job once the version is known (tokenizers differ between versions).
+
+    Raises:
+        CauserieError: CAU-6003, CAU-6006 and what `prepare` raises. ApiError: 429.
+    """
+    pool = office.pool
+    async with pool.lease(model) as served:
+        job = await prepare(served)
+        sampling_for(served, max(map(len, job.prompts)), job.params, job.stop_ids)
+        with (
+            pool.gate.admit(principal.key_id, len(job.prompts) * job.n, job.tokens),
+            Meter(office.store, request.scope["route"].path, principal.key_id) as meter,
+        ):
+            yield job, meter
+
+
+async def draw(job: Job, meter: Meter) -> AsyncGenerator[tuple[int, ChatDelta], None]:
+    """Deltas of all choices as they come, each with its choice's number.
+
+    Choice 0 uses the request's seed, so that `n` does not change it; the others use seeds derived from it.
+    """
+    choices = len(job.prompts) * job.n
+    queue: asyncio.Queue[tuple[int, ChatDelta | Exception]] = asyncio.Queue(64)
+    tasks = [asyncio.create_task(_draw_one(job, number, meter, queue)) for number in range(choices)]
+    try:
+        open_choices = choices
+        while open_choices:
+            number, item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            yield number, item
+            open_choices -= item.finish is not None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _draw_one(job: Job, number: int, meter: Meter, queue: asyncio.Queue[Any]) -> None:
+    index = number % job.n
+    seed = job.params.seed
+    params = with_seed(job.params, seed_for(seed, index) if seed is not None and index else seed)
+    prompt = job.prompts[number // job.n]
+    salt = meter.key_id or ""
+    try:
+        async with aclosing(text_stream(job.served, prompt, params, job.stop_ids, salt=salt)) as stream:
+            first = True
+            async for delta in stream:
+                meter.count(delta, len(prompt) if first and index == 0 else 0)
+                first = False
+                await queue.put((number, delta))
+    except Exception as error:
+        await queue.put((number, error))
+
+
+def add_usage(choices: Sequence[Choice], prompts: Sequence[list[int]]) -> dict[str, Any]:
+    """The `usage` object: each prompt counted once, the tokens of every choice."""
+    drawn = sum(choice.usage.completion_tokens for choice in choices if choice.usage)
+    first_of_each = choices[:: max(1, len(choices) // len(prompts))]
+    cached = sum(choice.usage.cached_tokens for choice in first_of_each if choice.usage)
+    given = sum(map(len, prompts))
+    return {
+        "prompt_tokens": given,
+        "completion_tokens": drawn,
+        "total_tokens": given + drawn,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+async def draw_all(job: Job, meter: Meter) -> list[Choice]:
+    """Every choice, complete."""
+    choices = [Choice() for _ in range(len(job.prompts) * job.n)]
+    async with aclosing(draw(job, meter)) as deltas:
+        async for number, delta in deltas:
+            choices[number].add(delta)
+    return choices

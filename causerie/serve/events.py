@@ -1,0 +1,164 @@
+"""Work that ends when the client leaves, and event streams (SSE) with heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, Final, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from causerie.serve.errors import ApiError, as_api_error
+from causerie.serve.limits import HEARTBEAT_SECONDS, SEND_SECONDS
+
+T = TypeVar("T")
+
+DONE: Final = b"data: [DONE]\n\n"
+HEARTBEAT: Final = b": still working\n\n"
+QUEUED: Final = 64
+"""Events drawn ahead of a slow reader, at most; beyond it the engine's work on the answer waits."""
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was complete."""
+
+
+async def until_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work of an answer, cancelling it when the client leaves first.
+
+    Raises:
+        ClientGone: when it does.
+    """
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def frame(value: Mapping[str, Any]) -> bytes:
+    """One server-sent event with a JSON object."""
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+class Drain:
+    """Tells streams that the server is ending: after `begin` no new work is taken, after `cut` open streams end."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def begin(self) -> None:
+        """Take no new work."""
+        self.draining = True
+
+    def cut(self) -> None:
+        """End the streams that are still open, each with an error event."""
+        for task in list(self._streams):
+            task.cancel()
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Know a stream's task until it is done."""
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+
+
+class EventStream(Response):
+    """An answer as server-sent events.
+
+    Frames come from a generator, which is closed when the client leaves or reads too slowly. An error after the first
+    byte becomes an error event before `[DONE]`. While nothing comes, a comment every ten seconds keeps the connection.
+
+    Args:
+        first: the first event, drawn already: what can be refused was refused before it.
+        frames: the further events as bytes.
+        drain: see `Drain`.
+        headers: further response headers.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, first: bytes, frames: AsyncGenerator[bytes, None], drain: Drain, headers: Mapping[str, str]
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self._first = first
+        self._frames = frames
+        self._drain = drain
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until the last one or until the client leaves."""
+        try:
+            with suppress(ClientGone):
+                await until_gone(receive, self._send_all(send))
+        finally:
+            await self._frames.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUED)
+        producer = asyncio.create_task(self._produce(queue))
+        self._drain.add(producer)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while (piece := await self._next(queue)) is not None:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError as error:
+            raise ClientGone from error
+        finally:
+            producer.cancel()
+            await asyncio.gather(producer, return_exceptions=True)
+
+    async def _next(self, queue: asyncio.Queue[bytes | None]) -> bytes | None:
+        """What is to be sent next: all that is ready, or a heartbeat; None at the end."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                piece = await queue.get()
+        except TimeoutError:
+            return HEARTBEAT
+        if piece is None:
+            return None
+        ready = [piece]
+        while not queue.empty():
+            more = queue.get_nowait()
+            if more is None:
+                queue.put_nowait(None)
+                break
+            ready.append(more)
+        return b"".join(ready)
+
+    async def _produce(self, queue: asyncio.Queue[bytes | None]) -> None:
+        last = DONE
+        await queue.put(self._first)
+        try:
+            async with aclosing(self._frames) as frames:
+                async for piece in frames:
+                    await queue.put(piece)
+        except asyncio.CancelledError:
+            if not self._drain.draining:
+                raise
+            ending = ApiError(503, "the server is stopping", type="server_error", code="server_stopping")
+            last = frame(ending.body()) + DONE
+        except Exception as error:  # the status line is sent already: the error goes into the stream
+            last = frame(as_api_error(error).body()) + DONE
+        await queue.put(last)
+        await queue.put(None)

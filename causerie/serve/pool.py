@@ -1,0 +1,241 @@
+"""The models being served: each name has an engine in its own process, a tokenizer and a chat format.
+
+A promoted version replaces the one before it without a pause: its engine is started beside the old one, the name is
+switched, and the old engine stops when its last answer has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from causerie.core import CauserieError, read_manifest, sha256_file, sha256_json
+from causerie.infer import EngineClient, EngineConfig, Event, Sampling
+from causerie.serve.errors import model_not_found
+from causerie.serve.limits import Gate
+from causerie.text import ChatFormat, Tokenizer, chat_format, load_tokenizer
+
+log = logging.getLogger("causerie.serve")
+
+
+class EngineLike(Protocol):
+    """What the pool needs of an engine; `causerie.infer.EngineClient` has it."""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Facts about the loaded model; `max_seq_len` is read."""
+        ...
+
+    async def start(self) -> None:
+        """Start, returning when the model is loaded."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop, cancelling what is under way."""
+        ...
+
+    def generate(self, prompt_ids: list[int], sampling: Sampling, *, salt: str = "") -> AsyncIterator[Event]:
+        """Events of one completion, from an async generator whose closing cancels it; cached prompts are shared
+        only within a salt."""
+        ...
+
+
+EngineFactory = Callable[[Path], EngineLike]
+"""Makes an engine, not started, for a model or adapter folder."""
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """Which weights answer: registry name, version number where it has one, artifact key, chat format."""
+
+    name: str
+    version: int | None
+    key: str
+    chat_format: str | None
+
+    @property
+    def label(self) -> str:
+        """`name@N`, or the bare name of a model without a number."""
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+
+@dataclass
+class Served:
+    """One version being served, with what turns text into its tokens."""
+
+    version: ServedVersion
+    folder: Path
+    tokenizer: Tokenizer
+    chat: ChatFormat | None
+    engine: EngineLike
+    created: int
+    active: int = 0
+    retired: bool = False
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens of prompt and answer together, at most."""
+        return int(self.engine.info.get("max_seq_len") or 2048)
+
+    def need_chat(self) -> ChatFormat:
+        """The chat format.
+
+        Raises:
+            CauserieError: CAU-6005 for a model that has none.
+        """
+        if self.chat is None:
+            raise CauserieError(
+                "CAU-6005",
+                f"the model {self.version.label!r} has no chat format",
+                where="model",
+                fix="use v1/completions, or a model trained to chat",
+            )
+        return self.chat
+
+
+class EnginePool:
+    """Served models by name. All methods belong to one event loop.
+
+    Args:
+        make_engine: makes an engine for a folder; default: `EngineClient` with `config`.
+        config: settings of the default engines.
+        gate: bounds the answers under way, of the API and of the page together.
+    """
+
+    def __init__(
+        self, make_engine: EngineFactory | None = None, config: EngineConfig | None = None, gate: Gate | None = None
+    ) -> None:
+        settings = config or EngineConfig()
+        self.gate = gate or Gate()
+        self._make = make_engine or (lambda folder: EngineClient(folder, settings))
+        self._served: dict[str, Served] = {}
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.closed = False
+
+    def models(self) -> list[tuple[str, Served]]:
+        """What is being served, by the name that callers ask for."""
+        return sorted(self._served.items(), key=lambda pair: pair[0])
+
+    def get(self, model: str) -> Served:
+        """The served version for `name` or `name@N`.
+
+        Raises:
+            CauserieError: CAU-6003.
+        """
+        found = self._served.get(model)
+        if found is None:
+            current = self._served.get(model.rpartition("@")[0])
+            found = current if current is not None and current.version.label == model else None
+        if found is None:
+            raise model_not_found(model)
+        return found
+
+    async def load(self, name: str, folder: Path, version: int | None = None) -> Served:
+        """Start an engine for a folder and serve it as `name`; what had the name before is replaced (see `swap`).
+
+        Args:
+            name: what callers ask for; `name@N` keeps another version available beside the promoted one.
+            folder: model or adapter folder with tokenizer files.
+            version: the version's number in the registry.
+
+        Raises:
+            CauserieError: CAU-1201 for a folder without tokenizer, CAU-31xx when the engine cannot start.
+        """
+        async with self._changing.setdefault(name, asyncio.Lock()):
+            served = await self._start(name, folder, version)
+            old = self._served.get(name)
+            self._served[name] = served
+            if old is not None:
+                self._retire(old)
+        return served
+
+    async def swap(self, name: str, folder: Path, version: int | None = None) -> Served:
+        """Replace what `name` serves: answers under way end on the old version, new ones begin on the new."""
+        return await self.load(name, folder, version)
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a name; returns when its last answer has ended.
+
+        Raises:
+            CauserieError: CAU-6003.
+        """
+        served = self._served.pop(name, None)
+        if served is None:
+            raise model_not_found(name)
+        await self._retire(served)
+
+    async def _start(self, name: str, folder: Path, number: int | None) -> Served:
+        tokenizer = await asyncio.to_thread(load_tokenizer, folder)
+        chat = _chat_or_none(tokenizer)
+        base = name.rpartition("@")[0] if number is not None and name.endswith(f"@{number}") else name
+        key = await asyncio.to_thread(folder_key, folder)
+        version = ServedVersion(base, number, key, chat.name if chat else None)
+        engine = self._make(folder)
+        await engine.start()
+        return Served(version, folder, tokenizer, chat, engine, int(time.time()))
+
+    def _retire(self, served: Served) -> asyncio.Task[None]:
+        served.retired = True
+        task = asyncio.create_task(self._stop_when_idle(served))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return task
+
+    @staticmethod
+    async def _stop_when_idle(served: Served) -> None:
+        if served.active:
+            await served.idle.wait()
+        await served.engine.stop()
+
+    @asynccontextmanager
+    async def lease(self, model: str) -> AsyncIterator[Served]:
+        """Hold the version that serves `model` for the block: it stays until the block ends.
+
+        Raises:
+            CauserieError: CAU-6003.
+        """
+        served = self.get(model)
+        served.active += 1
+        try:
+            yield served
+        finally:
+            served.active -= 1
+            if served.retired and not served.active:
+                served.idle.set()
+
+    async def close(self) -> None:
+        """Stop every engine, also those with answers under way."""
+        self.closed = True
+        retiring = list(self._retiring)
+        for task in retiring:
+            task.cancel()
+        engines = [served.engine for served in self._served.values()]
+        self._served.clear()
+        stops: list[Awaitable[None]] = [engine.stop() for engine in engines]
+        for result in await asyncio.gather(*retiring, *stops, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("an engine did not stop in order: %s", result)
+
+
+def _chat_or_none(tokenizer: Tokenizer) -> ChatFormat | None:
+    with contextlib.suppress(CauserieError):
+        return chat_format(tokenizer)
+    return None
+
+
+def folder_key(folder: Path) -> str:
+    """The artifact key of a model folder; for a folder without manifest the digest of its configuration and sizes."""
+    with contextlib.suppress(CauserieError):
+        return read_manifest(folder).key
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    config = folder / "config.json"
+    return sha256_json({"sizes": sizes, "config": sha256_file(config) if config.is_file() else ""})

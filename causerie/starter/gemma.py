@@ -1,0 +1,111 @@
+"""`import_starter`: the pretrained Gemma 3 270M base as a model artifact of ours."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from causerie.core import (
+    Artifact,
+    CauserieError,
+    artifact_key,
+    find_artifact,
+    open_artifact,
+    say,
+    track,
+    write_artifact,
+)
+from causerie.model import load_gguf, open_gguf, save_model
+from causerie.starter.adapter import add_starter_adapter
+from causerie.starter.config import StarterConfig
+from causerie.starter.package import LICENCE, NOTICE, SHA256, TERMS_FILE, assemble_gguf, terms
+from causerie.starter.vocabulary import kept_ids
+from causerie.text import spm_to_tokenizer_json, spm_tokenizer
+
+CONVERSION: Final = 1
+"""Raised when the conversion changes what it makes; part of the artifact's key, so that keys outlive other edits."""
+CHANGES: Final = (
+    "Changes made to the original: weights dequantised from the Q4_K_M GGUF file and stored as bfloat16; a chat "
+    "template and end-of-turn ids added{cut}."
+)
+
+
+def import_starter(config: StarterConfig, workspace: Path) -> Artifact:
+    """The starter model as an artifact, made once; also the shipped adapter's, when there is one.
+
+    Raises:
+        CauserieError: CAU-4401 to CAU-4403, see `ERRORS`.
+    """
+    settings = {"vocabulary": config.vocabulary, "conversion": CONVERSION}
+    key = artifact_key("model", {"name": config.name, **settings}, {"gguf": SHA256})
+    artifact = _existing(config, workspace, key) or _convert(config, workspace, key, settings)
+    say(f"starter model: {artifact.path}")
+    say(f"licence: {LICENCE}")
+    if config.adapter:
+        add_starter_adapter(config, workspace, artifact)
+    return artifact
+
+
+def _existing(config: StarterConfig, workspace: Path, key: str) -> Artifact | None:
+    if config.out is None:
+        return find_artifact(workspace, "model", config.name, key)
+    try:
+        found = open_artifact(config.out)
+    except CauserieError:
+        return None
+    return found if found.key == key else None
+
+
+def _convert(config: StarterConfig, workspace: Path, key: str, settings: dict[str, Any]) -> Artifact:
+    place = config.out or workspace
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".starter-", dir=place.parent) as scratch,
+        write_artifact(
+            place, "model", config.name, key, inputs={"gguf": SHA256}, config=settings, exact=config.out is not None
+        ) as draft,
+    ):
+        path = assemble_gguf(Path(scratch))
+        metrics = _write_folder(path, config, draft.path)
+        draft.metrics |= metrics
+        draft.notices += [NOTICE, notice_of_changes(config.vocabulary)]
+    assert draft.artifact is not None
+    return draft.artifact
+
+
+def _write_folder(gguf_path: Path, config: StarterConfig, folder: Path) -> dict[str, Any]:
+    """Tokenizer, weights, configuration, notices; returns the manifest's metrics."""
+    gguf = open_gguf(gguf_path)
+    tokens, scores, types = (gguf.metadata[f"tokenizer.ggml.{name}"] for name in ("tokens", "scores", "token_type"))
+    keep = kept_ids(config.vocabulary)
+    definition, old = spm_to_tokenizer_json(tokens, scores, types, keep)
+    spm_tokenizer(definition).save(folder)
+    with track("reading the starter's weights", len(gguf.tensors), "tensors") as bar:
+        rows = None if keep is None else old
+        model = load_gguf(gguf_path, dtype=torch.bfloat16, keep=rows, on_tensor=lambda _: bar.advance())
+    save_model(model, folder, folder)
+    (folder / TERMS_FILE).write_bytes(terms())
+    (folder / "NOTICE.txt").write_text(f"{NOTICE}\n\n{notice_of_changes(config.vocabulary)}\n", encoding="utf-8")
+    shape = model.shape
+    return {
+        "parameters": shape.n_params,
+        "parameters_without_embedding": shape.n_params_without_embedding,
+        "vocabulary": shape.vocab_size,
+        "licence": LICENCE,
+    }
+
+
+def notice_of_changes(vocabulary: str) -> str:
+    """What was done to the original, as the terms ask to be stated."""
+    return CHANGES.format(cut="" if vocabulary == "full" else f"; vocabulary cut to {vocabulary}")
+
+
+def copy_notices(source: Path, folder: Path) -> None:
+    """Hand the terms and the notice on to a folder derived from a starter model."""
+    for name in (TERMS_FILE, "NOTICE.txt"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)

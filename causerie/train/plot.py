@@ -1,0 +1,92 @@
+"""The picture of a run: loss over tokens, validation points beside it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from causerie.core import need_package, read_events, write_atomic
+
+INK, SOFT, ACCENT = "#1f2933", "#9fb3c8", "#d64545"
+
+
+def loss_curve(run: Path) -> list[dict[str, Any]]:
+    """The `step` events of a run, one per step: where a resumed run did a step again, the later one counts."""
+    rows = {row["step"]: row for row in read_events(run) if row["event"] == "step"}
+    return [rows[step] for step in sorted(rows)]
+
+
+def smooth(values: Sequence[float], half_life: float) -> list[float]:
+    """Exponential moving average, corrected for its start; `half_life` in values."""
+    keep = 0.5 ** (1 / max(half_life, 1e-9))
+    total = weight = 0.0
+    out = []
+    for value in values:
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        out.append(total / weight)
+    return out
+
+
+def plot_loss(
+    run: Path, folder: Path, title: str, points: Sequence[tuple[int, float]], points_label: str, per_token: bool = True
+) -> None:
+    """Write `loss.svg` and `loss.png` into `folder`.
+
+    Args:
+        run: the run's folder, whose events are drawn: training loss per step, thin, and smoothed, thick.
+        folder: where the pictures go.
+        title: what was trained.
+        points: (tokens trained on, value) of the evaluations, drawn on an axis of their own.
+        points_label: that axis' label, with its unit.
+        per_token: whether the loss is in nats per token (else per pair).
+
+    Raises:
+        CauserieError: CAU-1008 when matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise need_package("matplotlib", "train") from error
+    rows = loss_curve(run)
+    tokens, losses = [row["tokens"] for row in rows], [row["loss"] for row in rows]
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "causerie",
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",
+        "text.color": INK,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.plot(tokens, losses, color=SOFT, linewidth=0.8, alpha=0.7, label="training loss, each step")
+        axes.plot(tokens, smooth(losses, len(losses) / 40), color=INK, linewidth=2, label="training loss, smoothed")
+        axes.set_ylabel("training loss (nats per token)" if per_token else "training loss (nats per pair)")
+        axes.set_xlabel("tokens trained on")
+        axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter())
+        axes.set_title(title, loc="left", color=INK, fontsize=12)
+        axes.grid(axis="y", color="#e4e7eb")
+        axes.spines[["top", "right"]].set_visible(False)
+        _draw_points(axes, points, points_label)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        for name, extra in (("loss.svg", {"metadata": {"Date": None}}), ("loss.png", {"dpi": 120})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=name[5:], **extra)
+            write_atomic(folder / name, buffer.getvalue())
+
+
+def _draw_points(axes: Any, points: Sequence[tuple[int, float]], label: str) -> None:
+    if not points:
+        return
+    other = axes.twinx()
+    other.plot(*zip(*points, strict=True), color=ACCENT, marker="o", linewidth=1, linestyle=":", label=label)
+    other.set_ylabel(label, color=ACCENT)
+    other.tick_params(axis="y", colors=ACCENT)
+    other.spines[["top", "left"]].set_visible(False)
+    for tokens, value in (points[0], points[-1]):
+        other.annotate(f"{value:.3f}", (tokens, value), (0, 7), textcoords="offset points", color=ACCENT, ha="center")
+    other.margins(y=0.15)

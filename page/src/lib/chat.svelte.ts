@@ -1,0 +1,186 @@
+/** The open conversation and the answers under way. */
+
+import * as api from './api';
+import { router } from './route.svelte';
+import { session } from './session.svelte';
+import { visibleRows } from './tree';
+import { followTurn } from './turn';
+import type { Conversation, Message, TurnDraft } from './types';
+
+interface LiveDraft extends TurnDraft {
+  text: string;
+}
+
+interface Live {
+  conversation: string;
+  turn: string;
+  question: string;
+  drafts: LiveDraft[];
+}
+
+class Chat {
+  conversations = $state<Conversation[]>([]);
+  current = $state<Conversation | null>(null);
+  messages = $state.raw<Message[]>([]);
+  selected = $state<Record<string, string>>({});
+  live = $state<Live | null>(null);
+  asking = $state(false);
+  twoDrafts = $state(localStorage.getItem('drafts') === '2');
+  learn = $state(localStorage.getItem('learn') !== 'no');
+
+  private abort: AbortController | null = null;
+
+  rows = $derived.by(() => {
+    const rows = visibleRows(this.messages, this.selected);
+    const cut = this.live ? rows.findIndex((row) => row.active.id === this.live!.question) : -1;
+    return cut < 0 ? rows : rows.slice(0, cut + 1);
+  });
+
+  get busy() {
+    return this.asking || this.live !== null;
+  }
+
+  async loadList() {
+    this.conversations = await api.listConversations();
+  }
+
+  /** Leave the open conversation; an answer under way goes on at the server. */
+  leave() {
+    this.abort?.abort();
+    this.abort = null;
+    this.live = null;
+    this.asking = false;
+    this.current = null;
+    this.messages = [];
+    this.selected = {};
+  }
+
+  async open(id: string) {
+    if (this.current?.id === id) return;
+    this.leave();
+    const found = await api.readConversation(id);
+    if (router.current.conversation !== id) return;
+    this.current = found.conversation;
+    this.messages = found.messages;
+    if (found.turn) void this.follow({ turn: found.turn.id });
+  }
+
+  async refresh() {
+    const id = this.current?.id;
+    if (!id) return;
+    const found = await api.readConversation(id);
+    if (this.current?.id !== id) return;
+    this.current = found.conversation;
+    this.messages = found.messages;
+  }
+
+  async rename(id: string, title: string) {
+    const renamed = await api.renameConversation(id, title);
+    if (this.current?.id === id) this.current = renamed;
+    await this.loadList();
+  }
+
+  async remove(id: string) {
+    await api.deleteConversation(id);
+    if (this.current?.id === id) {
+      this.leave();
+      router.go('#/');
+    }
+    await this.loadList();
+  }
+
+  /** Ask a new question after the last visible answer. */
+  async ask(content: string) {
+    const model = session.model;
+    if (!model || this.busy) return;
+    this.asking = true;
+    try {
+      if (!this.current) {
+        this.current = await api.createConversation(model.name);
+        router.go(`#/c/${this.current.id}`);
+      }
+      const parent = this.rows.at(-1)?.active.id ?? null;
+      await this.follow({ body: { ...this.request(), parent, content } }, content, parent);
+    } finally {
+      this.asking = false;
+    }
+  }
+
+  /** Another answer (or two) to a question. */
+  async again(question: string) {
+    if (this.busy) return;
+    delete this.selected[question];
+    await this.follow({ body: { ...this.request(), parent: question } });
+  }
+
+  async stop() {
+    if (this.live?.turn) await api.stopTurn(this.live.turn);
+  }
+
+  private request() {
+    return {
+      conversation: this.current!.id,
+      model: session.model!.name,
+      drafts: this.twoDrafts ? 2 : 1,
+      learn: this.learn,
+    };
+  }
+
+  private async follow(
+    begin: { body: unknown } | { turn: string },
+    content: string | null = null,
+    parent: string | null = null,
+  ) {
+    const conversation = this.current!.id;
+    const abort = (this.abort = new AbortController());
+    const waiting = new Map<string, string>();
+    let scheduled = false;
+    const flush = () => {
+      scheduled = false;
+      for (const draft of this.live?.drafts ?? []) draft.text += waiting.get(draft.message) ?? '';
+      waiting.clear();
+    };
+    try {
+      await followTurn(
+        begin,
+        {
+          start: (turn, question, drafts) => {
+            if (content !== null) this.addQuestion(question, content, parent);
+            const shown = drafts.map((draft) => ({ ...draft, text: '' })).sort((a, b) => a.position - b.position);
+            this.live = { conversation, turn, question, drafts: shown };
+            this.asking = false;
+          },
+          delta: (message, text) => {
+            waiting.set(message, (waiting.get(message) ?? '') + text);
+            if (!scheduled) requestAnimationFrame(flush);
+            scheduled = true;
+          },
+          error: (error) => session.report(new api.ApiError(error.code, error.cause, error.fix)),
+        },
+        abort.signal,
+      );
+    } catch (error) {
+      if (!abort.signal.aborted) session.report(error);
+    }
+    if (abort.signal.aborted) return;
+    await session.attemptQuietly(() => this.refresh());
+    if (this.abort === abort) this.live = null;
+    await session.attemptQuietly(() => this.loadList());
+  }
+
+  private addQuestion(id: string, content: string, parent: string | null) {
+    const question: Message = {
+      id,
+      parent,
+      role: 'user',
+      content,
+      edited: null,
+      created: Date.now() / 1000,
+      exposure: null,
+      signals: [],
+    };
+    this.messages = [...this.messages, question];
+  }
+}
+
+export const chat = new Chat();

@@ -1,0 +1,77 @@
+/** What every view shares: the served models, the model in use, the theme, the last error. */
+
+import * as api from './api';
+import { t } from './i18n.svelte';
+import type { Model } from './types';
+
+export const themes = ['auto', 'light', 'dark'] as const;
+export type Theme = (typeof themes)[number];
+
+class Session {
+  ready = $state(false);
+  failed = $state(false);
+  models = $state<Model[]>([]);
+  modelName = $state(localStorage.getItem('model') ?? '');
+  theme = $state<Theme>((localStorage.getItem('theme') as Theme | null) ?? 'auto');
+  notice = $state('');
+  problem = $state('');
+  lineageOf = $state<string | null>(null);
+
+  model = $derived(this.models.find((model) => model.name === this.modelName) ?? this.models[0] ?? null);
+
+  async load() {
+    try {
+      this.models = (await api.getState()).models;
+      this.failed = false;
+    } catch {
+      this.failed = true;
+    }
+    this.ready = true;
+  }
+
+  choose(name: string) {
+    this.modelName = name;
+    localStorage.setItem('model', name);
+  }
+
+  setTheme(theme: Theme) {
+    this.theme = theme;
+    localStorage.setItem('theme', theme);
+    this.applyTheme();
+  }
+
+  applyTheme() {
+    if (this.theme === 'auto') delete document.documentElement.dataset['theme'];
+    else document.documentElement.dataset['theme'] = this.theme;
+  }
+
+  /** Show why something did not work, until the next thing is tried. */
+  report(error: unknown) {
+    if (error instanceof api.ApiError && error.code === 'offline') this.problem = t('error.offline');
+    else if (error instanceof api.ApiError) this.problem = [error.cause_, error.fix].filter(Boolean).join(' — ');
+    else this.problem = String(error);
+  }
+
+  /** As `attempt`, but an earlier problem stays on the screen when this goes well. */
+  async attemptQuietly(work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.report(error);
+    }
+  }
+
+  /** Run something that may fail; its failure is shown. Returns whether it went well. */
+  async attempt(work: () => Promise<unknown>): Promise<boolean> {
+    this.problem = '';
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      this.report(error);
+      return false;
+    }
+  }
+}
+
+export const session = new Session();
