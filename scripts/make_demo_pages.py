@@ -49,6 +49,7 @@ GPL2, GPL3, GFDL12, GFDL11, MPL = (
     "GFDL-1.1-no-invariants-or-later",
     "MPL-2.0",
 )
+FAQ = "LicenseRef-Debian-FAQ"
 HANDBOOK = ("debian-handbook", "11.20220922", "CC-BY-SA-3.0 OR GPL-2.0-or-later")
 DEBIAN = "https://www.debian.org/doc/manuals"
 LIVE = "https://live-team.pages.debian.net/live-manual/html/live-manual/{name}"
@@ -107,6 +108,9 @@ SOURCES = (
     paint("en", "en", "magic-docs/html", every=2),
     live("en"),
     office("libreoffice-help-en-us", "en-US", "en"),
+    Source(
+        "debian-faq", "11.1", FAQ, "en", "usr/share/doc/debian/FAQ", f"{DEBIAN}/debian-faq/{{name}}", ("*.en.html",)
+    ),
     handbook("fr-FR", "fr"),
     Source(
         "harden-doc", "3.19+nmu1", GPL2, "fr", "usr/share/doc/harden-doc/html/fr-FR",
@@ -118,10 +122,7 @@ SOURCES = (
     live("fr"),
     office("libreoffice-help-fr", "fr", "fr"),
     Source(
-        "debian-faq-fr", "11.1", GPL2, "fr", "usr/share/doc/debian/FAQ/fr", f"{DEBIAN}/debian-faq/{{name}}"
-    ),
-    Source(
-        "maint-guide-fr", "1.2.53", GPL2, "fr", "usr/share/doc/maint-guide-fr/html", f"{DEBIAN}/maint-guide/{{name}}"
+        "debian-faq-fr", "11.1", FAQ, "fr", "usr/share/doc/debian/FAQ/fr", f"{DEBIAN}/debian-faq/{{name}}"
     ),
     Source(
         "claws-mail-doc", "4.1.1-2", GPL3, "fr", "usr/share/doc/claws-mail/manual/fr",
@@ -184,16 +185,16 @@ def main() -> None:
     info = b"software: scripts/make_demo_pages.py\r\nformat: WARC File Format 1.1\r\n"
     head = {"WARC-Date": "2023-06-10T00:00:00Z", "Content-Type": "application/warc-fields"}
     target = ASSETS / "pages.warc.gz"
+    pages_in: dict[tuple[str, ...], int] = {}
     with open(target, "wb") as out:
         out.write(record("warcinfo", info, head))
         for source in SOURCES:
-            start, count = out.tell(), 0
+            row = (source.package, source.version, source.language, source.license, source.address.split("{")[0])
             for path in pages(source, work):
                 out.write(response(source, path))
-                count += 1
-            size = (out.tell() - start) / 1024
-            cells = (source.package, source.version, source.language, str(count), f"{size:.0f}", source.license)
-            print("| " + " | ".join((*cells, source.address)) + " |")
+                pages_in[row] = pages_in.get(row, 0) + 1
+    for row, count in pages_in.items():
+        print(f"| {' | '.join((*row[:3], str(count), *row[3:]))} |")
     print(f"{target.stat().st_size:,} bytes, sha256 {hashlib.sha256(target.read_bytes()).hexdigest()}")
 
 

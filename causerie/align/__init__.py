@@ -13,11 +13,11 @@ from causerie.core import lazy_names
 if TYPE_CHECKING:
     from causerie.align.batches import GroupBatches, length_batches
     from causerie.align.checks import Check, run_checks
-    from causerie.align.shared_rows import Group, completion_log_probs, layout
     from causerie.align.losses import PairLogProbs, dpo_loss, kto_kl, kto_loss, pair_margin, reward_pair_loss
     from causerie.align.objective_dpo import dpo, dpo_objective
     from causerie.align.objective_kto import kto, kto_objective
     from causerie.align.scoring import reference_log_probs, score_groups
+    from causerie.align.shared_rows import Group, completion_log_probs, layout
 
 __all__ = [
     "ERRORS",

@@ -14,8 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from causerie.align.shared_rows import Group, completion_log_probs, layout
 from causerie.align.losses import PairLogProbs, dpo_loss, kto_kl, kto_loss, pair_margin, reward_pair_loss
+from causerie.align.shared_rows import Group, completion_log_probs, layout
 from causerie.model import ModelShape, Transformer, add_lora, init_model, shape_from_depth, token_log_probs
 
 TOLERANCE: Final = 1e-5

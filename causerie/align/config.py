@@ -36,7 +36,7 @@ class PreferenceSettings(TrainSettings):
     optimizer: Literal["muon", "adamw"] = "adamw"
     """AdamW for all weights, or Muon for the matrices (not for adapters)."""
     lr: float | None = None
-    """Peak learning rate; without it, 1e-5 for adapters and a rule by size for all weights (`default_preference_lr`).
+    """Peak learning rate; without it, a rule by model size (`default_preference_lr`).
     Ten times more has emptied a real model's answers within 40 updates."""
     schedule: Literal["wsd", "cosine", "linear"] = "linear"
     """Shape of the learning rate after warm-up."""

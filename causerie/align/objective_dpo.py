@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from causerie.align.config import DpoConfig
-from causerie.align.shared_rows import Group, completion_log_probs
 from causerie.align.losses import PairLogProbs, dpo_loss, pair_margin
 from causerie.align.pairs import Pair, Rows, read_pairs
+from causerie.align.shared_rows import Group, completion_log_probs
 from causerie.align.stage import (
     Events,
     Measured,

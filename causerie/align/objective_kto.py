@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from causerie.align.config import KtoConfig
-from causerie.align.shared_rows import Group, completion_log_probs
 from causerie.align.losses import kto_kl, kto_loss
 from causerie.align.objective_dpo import no_rows
 from causerie.align.pairs import Rows, Vote, read_pairs, read_votes, votes_of_pairs
+from causerie.align.shared_rows import Group, completion_log_probs
 from causerie.align.stage import (
     Events,
     Measured,

@@ -48,7 +48,7 @@ def reference_log_probs(
         groups: n groups of k completions.
         workspace: where the artifact (kind "reference") is kept.
         model_key: key of the model folder.
-        precision: "bf16" or "fp32", as the caller's autocast says.
+        precision: what the numbers depend on beside weights and tokens: arithmetic, device.
         label: what the progress bar says.
 
     Returns:

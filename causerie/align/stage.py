@@ -17,8 +17,8 @@ from torch import Tensor
 from causerie.align.batches import GroupBatches
 from causerie.align.config import PreferenceSettings
 from causerie.align.keys import content_key
-from causerie.align.shared_rows import Group
 from causerie.align.scoring import reference_log_probs, score_groups
+from causerie.align.shared_rows import Group
 from causerie.core import (
     Artifact,
     CauserieError,
@@ -147,8 +147,9 @@ class Policy:
 
     @property
     def precision(self) -> str:
-        """ "bf16" or "fp32"."""
-        return "bf16" if self.bf16 else "fp32"
+        """Arithmetic that log-probabilities depend on: of the products, and of the weights held."""
+        held = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        return f"{'bf16' if self.bf16 else 'fp32'} on {self.device.type}, weights in {held}"
 
     def score(self, groups: tuple[Group, ...], label: str) -> Tensor:
         """`score_groups` under the run's autocast."""
@@ -214,10 +215,15 @@ def train(
 
 
 def default_preference_lr(model: Transformer) -> float:
-    """AdamW's peak learning rate: a twentieth of what SFT bears, see `docs/log.md`."""
+    """AdamW's peak learning rate, falling with the number of weights: about a twentieth of what SFT bears.
+
+    All weights: 1e-4 at most, 5e-5 at 1.5M weights beside the embedding; adapters: 3e-4 at most, 1e-5 at 100M. Measured
+    on a 0.2M model (64 updates; margin and damage to held-out answers) and, for adapters, on a 270M model.
+    """
+    size = model.shape.n_params_without_embedding
     if lora_parameters(model):
-        return 1e-5
-    return min(1e-4, 5e-5 * (1.5e6 / model.shape.n_params_without_embedding) ** 0.6)
+        return min(3e-4, 1e-5 * (1e8 / size) ** 0.6)
+    return min(1e-4, 5e-5 * (1.5e6 / size) ** 0.6)
 
 
 def limited(config: PreferenceSettings, steps_per_epoch: int) -> PreferenceSettings:

@@ -184,7 +184,6 @@ async def start_improve(request: Request) -> Response:
     """Start one improvement."""
     context = _context(request)
     body = await shapes.read_shape(request, shapes.ImproveRequest)
-    context.pool.get(body.model)
     await context.improver.start(body.model)
     return _json(await run_in_threadpool(context.improver.progress), 202)
 

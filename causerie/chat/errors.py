@@ -51,4 +51,4 @@ def not_found(kind: str, name: str) -> CauserieError:
 
 def invalid(cause: str, where: str) -> CauserieError:
     """CAU-6101: a field (or the whole body) is not what the endpoint accepts."""
-    return CauserieError("CAU-6101", cause, where=where, fix="see docs/reference/page-api.md for what it accepts")
+    return CauserieError("CAU-6101", cause, where=where, fix="correct the field and send it again")

@@ -71,7 +71,7 @@ class SameOrigin:
 def refusal(method: str, headers: Headers, hosts: frozenset[str]) -> str | None:
     """Why a request is refused, or None when it may pass."""
     host = headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname or ""
+    name = _host_name(host)
     if hosts and name not in hosts:
         return f"the host {name!r} is not one this server answers to"
     if method in SAFE_METHODS:
@@ -87,3 +87,11 @@ def refusal(method: str, headers: Headers, hosts: frozenset[str]) -> str | None:
     if has_body and kind != "application/json":
         return f"the body must be application/json, not {kind or 'unnamed'}"
     return None
+
+
+def _host_name(host: str) -> str:
+    """The Host header without its port, in lower case; empty when it cannot be read."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -52,11 +52,12 @@ class Improver:
         self._watch: asyncio.Task[None] | None = None
         self._model = ""
         self._exit: int | None = None
+        self._not_loaded: dict[str, str] | None = None
 
     @property
     def running(self) -> bool:
-        """Whether the child of this server runs."""
-        return self._process is not None and self._process.returncode is None
+        """Whether this server's child runs, or the version that it promoted is being loaded."""
+        return self._watch is not None and not self._watch.done()
 
     async def start(self, model: str) -> None:
         """Start to improve `model`.
@@ -70,7 +71,7 @@ class Improver:
             )
         arguments = ("improve", "--model", model, "--workspace", str(self.workspace), "--json")
         self.workspace.mkdir(parents=True, exist_ok=True)
-        self._model, self._exit = model, None
+        self._model, self._exit, self._not_loaded = model, None, None
         with open(self.workspace / ANSWER, "wb") as answer, open(self.workspace / LOG, "wb") as narration:
             try:
                 self._process = await asyncio.create_subprocess_exec(
@@ -111,8 +112,9 @@ class Improver:
         if verdict and verdict.get("promoted") and verdict.get("version"):
             try:
                 await self._on_promoted(str(verdict["version"]))
-            except Exception:  # the old version goes on answering; the server's log says why
+            except Exception as error:  # the old version goes on answering
                 log.exception("the promoted version could not be loaded")
+                self._not_loaded = _not_loaded(error)
 
     def progress(self) -> dict[str, Any]:
         """What the newest improvement is doing or found.
@@ -133,7 +135,7 @@ class Improver:
             **self._figures(events),
             "gate": gate.get("rows") if gate else None,
             "verdict": verdict,
-            "error": ((state or {}).get("error") or self._answered_error()) if failed else None,
+            "error": ((state or {}).get("error") or self._answered_error()) if failed else self._not_loaded,
             "log": self._log_tail() if failed else "",
         }
 
@@ -201,3 +203,10 @@ class Improver:
 
 def _last(events: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((dict(event) for event in reversed(events) if event.get("event") == kind), None)
+
+
+def _not_loaded(error: Exception) -> dict[str, str]:
+    if isinstance(error, CauserieError):
+        return error.as_dict()
+    cause = f"the promoted version could not be loaded: {error}"
+    return CauserieError("CAU-6108", cause, where="engine", fix="restart `causerie serve`").as_dict()

@@ -25,7 +25,8 @@ def _clean(text: str) -> str:
 
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_clean)]
+Registered = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Title = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True), AfterValidator(_clean)]
 Prose = Annotated[str, StringConstraints(min_length=1, max_length=100_000), AfterValidator(_clean)]
 Comment = Annotated[str, StringConstraints(max_length=4_000), AfterValidator(_clean)]
@@ -129,15 +130,15 @@ class FeedbackRequest(Strict):
 
 
 class ImproveRequest(Strict):
-    """POST /api/improve."""
+    """POST /api/improve: the registry name (without `@N`) to improve."""
 
-    model: Name
+    model: Registered
 
 
 class RollbackRequest(Strict):
     """POST /api/rollback: make `version` (`name@N`) the one that answers."""
 
-    version: Annotated[str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*@[0-9]{1,9}$")]
+    version: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}@[1-9][0-9]{0,8}$")]
 
 
 Shape = TypeVar("Shape", bound=BaseModel)

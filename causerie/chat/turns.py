@@ -160,9 +160,10 @@ class Turns:
                 draft.token_ids.extend(delta.ids)
                 draft.log_probs.extend(delta.logprobs)
                 draft.finish = delta.finish or draft.finish
-                if delta.text:
-                    draft.text += delta.text
-                    turn.events.emit("delta", message=draft.message_id, text=delta.text)
+                text = delta.text.replace("\0", "\ufffd")  # a database text cannot hold NUL; the ids still tell
+                if text:
+                    draft.text += text
+                    turn.events.emit("delta", message=draft.message_id, text=text)
         except asyncio.CancelledError:
             draft.finish = "cancelled"
         except CauserieError as error:

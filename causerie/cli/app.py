@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env, Toml
 
 from causerie import __version__
+from causerie.cli.flags import hide_dash
 from causerie.core import CauserieError, Finding, Stopped, stderr_console
 
 GROUPS = (
@@ -68,7 +69,7 @@ def dispatch(tokens: list[str]) -> None:
         app.config = sources
         app(rest, exit_on_error=False, print_error=False)
 
-    app.meta(tokens, exit_on_error=False, print_error=False)
+    app.meta([hide_dash(token) for token in tokens], exit_on_error=False, print_error=False)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,15 +12,15 @@ from causerie.loop import ImproveConfig
 
 
 def _demo(config: DemoConfig, workspace: Path) -> Any:
-    from causerie.demo import demo as run
+    from causerie.demo import run_demo
 
-    return run(config, workspace)
+    return run_demo(config, workspace)
 
 
 def _improve(config: ImproveConfig, workspace: Path) -> Any:
-    from causerie.loop import improve as run
+    from causerie.loop import improve as turn
 
-    return run(config, workspace)
+    return turn(config, workspace)
 
 
 def _verdict(result: Any) -> str:
@@ -28,7 +28,7 @@ def _verdict(result: Any) -> str:
 
 
 demo = command_for(DemoConfig, _demo, "The whole circle, small and offline, then the page.", say=lambda _: "")
-serve = command_for(ServeConfig, serve_page, "Serve the page and the OpenAI-shaped API.", positional=("models",))
+serve = command_for(ServeConfig, serve_page, "Serve the page and the OpenAI-shaped API.", positional=("models",), say=lambda _: "")
 improve = command_for(
     ImproveConfig,
     _improve,

@@ -21,6 +21,21 @@ WORKSPACE = Annotated[Path | None, Parameter(help="Where artifacts and the datab
 JSON = Annotated[bool, Parameter(help="Print one JSON object as the last line of stdout.", negative="")]
 
 
+_DASH = "./-"
+
+
+def hide_dash(token: str) -> str:
+    """A lone `-` (standard input) spelt so that the parser does not take it for a flag; see `show_dash`."""
+    return _DASH if token == "-" else token
+
+
+def show_dash(value: Any) -> Any:
+    """The value as the user wrote it."""
+    if isinstance(value, tuple):
+        return tuple(show_dash(item) for item in value)
+    return "-" if value == _DASH else value
+
+
 def field_docs(config_class: type) -> dict[str, str]:
     """The docstring below each field of a dataclass, by field name; bases are read too."""
     found: dict[str, str] = {}
@@ -77,7 +92,7 @@ def command_for(
         bound.apply_defaults()
         values = dict(bound.arguments)
         workspace, as_json = workspace_path(values.pop("workspace")), values.pop("json")
-        result = function(config_class(**values), workspace)
+        result = function(config_class(**{name: show_dash(value) for name, value in values.items()}), workspace)
         show(result, as_json, say)
         if finding is not None and (words := finding(result)):
             raise Finding(words)

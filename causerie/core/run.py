@@ -78,20 +78,29 @@ def open_run(workspace: Path, kind: str, name: str, key: str, config: Mapping[st
 
 
 def _take(lock: IO[str], folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        raise CauserieError(
-            "CAU-1004",
-            f"the run is in use by process {holder}",
-            where=str(folder),
-            fix="wait for it to end, or stop that process",
-        ) from error
+    """Take the lock; a few tries, because a reader that asks `is_owned` holds it for a moment."""
+    for last in (False, False, False, True):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if last:
+                raise _in_use(lock, folder) from error
+            time.sleep(0.05)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
+
+
+def _in_use(lock: IO[str], folder: Path) -> CauserieError:
+    lock.seek(0)
+    holder = lock.read().strip() or "unknown"
+    return CauserieError(
+        "CAU-1004",
+        f"the run is in use by process {holder}",
+        where=str(folder),
+        fix="wait for it to end, or stop that process",
+    )
 
 
 def _status_after(error: BaseException) -> Status:

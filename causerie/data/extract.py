@@ -16,9 +16,25 @@ from causerie.data.errors import data_error
 Extractor = Literal["auto", "trafilatura", "resiliparse"]
 
 BLOCKS: Final = frozenset(
-    "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form "
-    "h1 h2 h3 h4 h5 h6 header hr iframe li main menu nav noscript ol p pre script section style summary table "
-    "tbody td tfoot th thead tr ul video".split()
+    (
+        *(
+            "address",
+            "article",
+            "aside",
+            "blockquote",
+            "body",
+            "center",
+            "dd",
+            "details",
+            "div",
+            "dl",
+            "dt",
+            "fieldset",
+        ),
+        *("figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "iframe", "li"),
+        *("main", "menu", "nav", "noscript", "ol", "p", "pre", "script", "section", "style", "summary", "table"),
+        *("tbody", "td", "tfoot", "th", "thead", "tr", "ul", "video"),
+    )
 )
 LITERAL: Final = frozenset(("pre", "textarea", "script", "style"))
 RUNNING: Final = frozenset(("p", "li", "dd", "td", "span", "strong", "em"))
@@ -56,7 +72,7 @@ def decode_html(html: bytes, charset: str | None = None) -> str:
         pass
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-    named = charset or detect_encoding(html, from_html_meta=True)
+    named = charset or detect_encoding(html, from_html_meta=True) or "windows-1252"
     return str(bytes_to_str(html, named, fallback_encodings=("windows-1252",)))
 
 
@@ -74,7 +90,7 @@ def extract_html(
     Raises:
         CauserieError: CAU-2004 when the page cannot be parsed at all.
     """
-    page = decode_html(html, charset) if isinstance(html, bytes) else html
+    page = decode_html(html, charset) if isinstance(html, bytes) else html.encode("utf-8", "replace").decode()
     title, lang, fast = _read_fast(page)
     text, reader = fast, "resiliparse"
     if extractor == "trafilatura" or (extractor == "auto" and len(page) <= LARGE_PAGE):
@@ -91,7 +107,7 @@ def _read_fast(page: str) -> tuple[str, str, str]:
     try:
         tree = HTMLTree.parse(page)
         title = " ".join((tree.title or "").split())
-        root = tree.document.query_selector("html")
+        root = tree.document.query_selector("html") if tree.document is not None else None
         lang = (root.getattr("lang") or root.getattr("xml:lang") or "") if root is not None else ""
         return title, lang[:2].lower(), str(extract_plain_text(tree, main_content=True))
     except (ValueError, RuntimeError) as error:
@@ -110,7 +126,26 @@ def _read_clean(page: str, url: str | None) -> str:
     _free_labels(tree)
     # `deduplicate=True` keeps state between pages, so that the same page gives different texts
     text = trafilatura.extract(tree, url=url, fast=True, deduplicate=False, include_comments=False)
-    return str(text or "")
+    return flatten_layout_tables(str(text or ""))
+
+
+def flatten_layout_tables(text: str) -> str:
+    """Write out table rows with at most one filled cell as plain lines: such tables only arrange notes and images."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if not line.startswith("|"):
+            lines.append(line)
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        filled = [cell for cell in cells if cell]
+        ruler = bool(filled) and all(set(cell) <= {"-", ":"} for cell in filled)
+        if ruler and not (lines and lines[-1].startswith("|")):
+            continue
+        if len(filled) > 1:
+            lines.append(line)
+        elif filled:
+            lines.append(filled[0])
+    return "\n".join(lines)
 
 
 def _fold_space(root: Any) -> None:

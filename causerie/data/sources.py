@@ -20,8 +20,8 @@ from typing import IO, Any, Final, Literal
 
 from causerie.core import sha256_file
 from causerie.data.errors import data_error
-from causerie.data.warc import read_arc, read_warc
 from causerie.data.raw import RawDocument
+from causerie.data.warc import read_arc, read_warc
 
 Kind = Literal["warc", "arc", "jsonl", "parquet", "html", "text"]
 

@@ -7,7 +7,7 @@ import mmap
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal, cast
 
 from causerie.data.raw import RawDocument
 
@@ -25,7 +25,7 @@ def read_warc(path: Path, label: str) -> Iterator[RawDocument]:
     A record that cannot be decompressed or parsed is yielded with the problem "broken_record"; reading goes on at
     the next gzip member that holds a WARC record (an uncompressed or one-member file ends there).
     """
-    index, offset = 0, 0
+    index, offset, counted = 0, 0, False
     while offset >= 0:
         last = -1
         try:
@@ -37,9 +37,10 @@ def read_warc(path: Path, label: str) -> Iterator[RawDocument]:
                     index += 1
             return
         except (OSError, ValueError, EOFError) as error:
-            if last < 0:  # nothing could be read here: this is the damaged record itself
+            if last >= 0 or not counted:  # else it is the record at which the reading before this one ended
                 yield RawDocument(label, index, problem="broken_record", note=str(error)[:200])
                 index += 1
+            counted = last >= 0
         offset = _next_member(path, max(last, offset) + 1)
 
 
@@ -49,7 +50,7 @@ def _records(path: Path, offset: int) -> Iterator[Any]:
     wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
     with open(path, "rb") as file:
         file.seek(offset)
-        yield from ArchiveIterator(_Tail(file), record_types=wanted, quirks_mode=True)
+        yield from ArchiveIterator(cast(Any, _Tail(file)), record_types=wanted, quirks_mode=True)
 
 
 class _Tail:
@@ -104,7 +105,9 @@ def _document(record: Any, label: str, index: int) -> RawDocument | None:
     else:
         return RawDocument(label, index, problem="not_html", note=kind, **facts)
     try:
-        body = decode_body(record.reader.read(MAX_BODY), _header(record, "Transfer-Encoding"), _header(record, ENCODING))
+        body = decode_body(
+            record.reader.read(MAX_BODY), _header(record, "Transfer-Encoding"), _header(record, ENCODING)
+        )
     except (OSError, ValueError, EOFError) as error:
         return RawDocument(label, index, problem="broken_record", note=str(error)[:200], **facts)
     if kind == "" and facts["kind"] == "html" and b"<" not in body[:2000]:
@@ -141,7 +144,8 @@ def decode_body(body: bytes, transfer: str, encoding: str) -> bytes:
 
 
 def _join_chunks(body: bytes) -> bytes:
-    parts, place = [], 0
+    parts: list[bytes] = []
+    place = 0
     while place < len(body):
         end = body.find(b"\r\n", place, place + 80)
         try:
@@ -201,6 +205,6 @@ def _arc_document(url: str, block: bytes, label: str, index: int) -> RawDocument
     if kind not in (*HTML_TYPES, "text/plain"):
         return RawDocument(label, index, url=url, problem="not_html", note=kind)
     charset = rest.partition("charset=")[2].strip(' "').lower()
-    shape = "text" if kind == "text/plain" else "html"
+    shape: Literal["html", "text"] = "text" if kind == "text/plain" else "html"
     problem = "" if body.strip() else "empty"
     return RawDocument(label, index, kind=shape, body=body, url=url, charset=charset, problem=problem)

@@ -21,6 +21,7 @@ from causerie.data.config import DataBuildConfig
 from causerie.data.curate import curate
 from causerie.data.decontaminate import load_runs
 from causerie.data.filters import quality_rules
+from causerie.data.language import identify
 from causerie.data.raw import RawDocument
 
 TUPLES: Final = ("sources", "languages", "max_top_ngrams", "max_repeated_ngrams")
@@ -29,7 +30,8 @@ TUPLES: Final = ("sources", "languages", "max_top_ngrams", "max_repeated_ngrams"
 def config_from_json(value: dict[str, Any]) -> DataBuildConfig:
     """A configuration from its plain values, without the fields that only the parent needs."""
     known = {field.name for field in fields(DataBuildConfig)} - {"out", "decontaminate"}
-    return DataBuildConfig(**{k: tuple(v) if k in TUPLES else v for k, v in value.items() if k in known})
+    given: dict[str, Any] = {name: tuple(item) if name in TUPLES else item for name, item in value.items()}
+    return DataBuildConfig(**{name: item for name, item in given.items() if name in known})
 
 
 def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
@@ -42,10 +44,18 @@ def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
     while line := lines.readline():
         head = json.loads(line)
         body = lines.read(head.pop("bytes"))
+        _warm(head["kind"])
         signal.setitimer(signal.ITIMER_PROF, config.page_seconds)
         row = curate(RawDocument(**head, body=body), config, runs, rules)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _answer(answers, row.as_dict())
+
+
+def _warm(kind: str) -> None:
+    """Load what reading needs before the timer starts, so that no document is charged for it."""
+    identify("warm")
+    if kind == "html":
+        import trafilatura  # noqa: F401
 
 
 def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
@@ -58,8 +68,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     logging.disable(logging.CRITICAL)
-    import trafilatura  # noqa: F401 - loaded now, so that no page's time is charged for it
-
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     serve(sys.stdin.buffer, answers)
 

@@ -1,9 +1,17 @@
 """The whole circle once, small and offline: pages → model → answers → choices → a better model → the page."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from causerie.core import lazy_names
 from causerie.demo.config import ASSETS, DemoConfig
 from causerie.demo.errors import ERRORS
 
-__getattr__ = lazy_names(__name__, {"demo": "circle"})
+if TYPE_CHECKING:
+    from causerie.demo.circle import run_demo
+    from causerie.demo.export import export_version
 
-__all__ = ["ASSETS", "ERRORS", "DemoConfig", "demo"]
+__getattr__ = lazy_names(__name__, {"run_demo": "circle", "export_version": "export"})
+
+__all__ = ["ASSETS", "ERRORS", "DemoConfig", "export_version", "run_demo"]

@@ -4,7 +4,7 @@ stopped goes on where it was, and a second run only serves."""
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from causerie.chat import ServeConfig, serve_page
 from causerie.core import Artifact, CauserieError, say, write_json
 from causerie.data import DataBuildConfig, PackConfig, build, pack
 from causerie.demo.config import ASSETS, SCALES, DemoConfig, Scale
-from causerie.demo.export import export_folder
+from causerie.demo.export import export_version
 from causerie.demo.timeline import Stage, Timeline
 from causerie.feedback import FeedbackImportConfig, feedback_stats, import_feedback
 from causerie.hub import list_versions, register, resolve
 from causerie.infer import Engine, EngineConfig, Sampling, generate_batch
 from causerie.loop import GUARD_FILE, ImproveConfig, improve
-from causerie.starter import StarterConfig, import_starter
+from causerie.starter import StarterConfig, register_starter
 from causerie.store import Store, open_store
 from causerie.text import TokenizerConfig, load_chat_format, load_tokenizer, train_tokenizer
 from causerie.train import PretrainConfig, SftConfig, pretrain, sft
@@ -39,7 +39,7 @@ class Circle:
     timeline: Timeline
 
 
-def demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
+def run_demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
     """Turn the circle once; returns the summary that `--json` prints, and writes it to `<workspace>/demo.json`.
 
     Raises:
@@ -77,8 +77,7 @@ def _pages(circle: Circle) -> Artifact:
                 name=NAME,
                 limit=circle.scale.documents,
                 decontaminate=(GUARD_FILE, ASSETS / "choices.jsonl"),
-                seed=circle.config.seed,
-            ),
+                ),
             circle.workspace,
         )
         metrics = corpus.manifest.metrics
@@ -93,7 +92,7 @@ def _tokens(circle: Circle, corpus: Artifact) -> tuple[Artifact, Artifact]:
     with circle.timeline.stage("tokens", "a byte-level BPE of our own, and packed shards") as stage:
         size = circle.scale.vocab_size
         tokenizer = train_tokenizer(
-            TokenizerConfig(sources=(corpus.path,), vocab_size=size, name=NAME), circle.workspace
+            TokenizerConfig(sources=(str(corpus.path),), vocab_size=size, name=NAME), circle.workspace
         )
         shards = pack(PackConfig(corpus=corpus.path, tokenizer=tokenizer.path, name=NAME), circle.workspace)
         metrics = shards.manifest.metrics
@@ -122,7 +121,7 @@ def _pretraining(circle: Circle, tokenizer: Artifact, shards: Artifact) -> Artif
         )
         metrics = model.manifest.metrics
         stage.figures = {**metrics, "path": str(model.path)}
-        before, after = metrics["bits_per_byte_before"], metrics["bits_per_byte"]
+        before, after = metrics["val_bits_per_byte_before"], metrics["val_bits_per_byte_after"]
         stage.lines.append(f"bits per byte on unseen pages: {before:.3f} before, {after:.3f} after")
         stage.lines.append(f"curve: {model.path / 'loss.svg'}")
         stage.lines.append("Minutes of pretraining teach the form of language, not facts.")
@@ -147,7 +146,7 @@ def _manners(circle: Circle, base: Artifact) -> Artifact:
         )
         metrics = model.manifest.metrics
         stage.figures = {**metrics, "path": str(model.path)}
-        before, after = metrics["heldout_loss_before"], metrics["heldout_loss"]
+        before, after = metrics["answer_loss_before"], metrics["answer_loss_after"]
         stage.lines.append(f"loss on held-out answers: {before:.3f} before, {after:.3f} after (nats per token)")
     return model
 
@@ -167,7 +166,7 @@ def _feedback(circle: Circle, store: Store) -> None:
         )
         stats = feedback_stats(store)
         stage.figures = {"imported": plain(imported), "stats": plain(stats)}
-        stage.lines.append(f"{imported.imported} choices imported, {imported.already_there} were there already")
+        stage.lines.append(f"{imported.rows} choices read: {imported.signals_new} new, {imported.duplicates} known, {imported.bad} unusable")
 
 
 def _improvement(circle: Circle, store: Store, mannered: Artifact) -> dict[str, Any]:
@@ -205,8 +204,8 @@ def _export(circle: Circle, store: Store) -> Path:
     with circle.timeline.stage("export", "a Hugging Face folder that others load") as stage:
         source = resolve(store, circle.workspace, NAME)
         folder = circle.workspace / "export" / NAME
-        checked = export_folder(source.path, folder)
-        stage.figures = {"path": str(folder), "from": source.name, **checked}
+        checked = export_version(store, circle.workspace, NAME, folder)
+        stage.figures = {"from": source.name, **checked}
         stage.lines.append(f"{folder}: {checked['said']}")
     return folder
 
@@ -216,7 +215,7 @@ def _starter(circle: Circle, store: Store) -> list[str]:
         return []
     with circle.timeline.stage("starter", "a pretrained base worth talking to, with our adapter") as stage:
         try:
-            name = import_starter(StarterConfig(), circle.workspace, store).name
+            name = register_starter(StarterConfig(), circle.workspace, store).name
         except CauserieError as error:
             stage.lines.append(f"left out: {error.cause}. {error.fix}")
             return []
@@ -243,8 +242,6 @@ def _answers(workspace: Path, store: Store) -> dict[str, dict[str, str]]:
 
 def plain(value: Any) -> dict[str, Any]:
     """A dataclass or mapping as a dict of plain values."""
-    from dataclasses import asdict, is_dataclass
-
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else dict(value)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from causerie.core import CauserieError
+from causerie.hub import export_model, resolve
 from causerie.model import load_model, save_model
+from causerie.store import Store
 from causerie.text import load_tokenizer
 
 TOLERANCE = 1e-3
@@ -16,19 +18,29 @@ TOLERANCE = 1e-3
 SAMPLE = "The capital of France is Paris. La capitale de l'Italie est Rome."
 
 
-def export_folder(source: Path, target: Path) -> dict[str, Any]:
-    """Write the model in `source` (an adapter is merged) as a plain Hugging Face folder.
+def export_version(store: Store, workspace: Path, ref: str, target: Path) -> dict[str, Any]:
+    """Write a version as a plain Hugging Face folder, with its card and terms; an adapter is merged into its base.
 
     Returns:
-        `said` (a sentence), and with transformers installed `max_logit_difference` and `argmax_equal`.
+        `path`, `said` (a sentence), and with transformers installed `max_logit_difference` and `argmax_equal`.
 
     Raises:
-        CauserieError: CAU-7102 when transformers' logits differ from ours.
+        CauserieError: CAU-7103 when the folder is there and no export of ours; CAU-7102 when transformers' logits
+            differ from ours.
     """
+    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
+        raise CauserieError("CAU-7103", "the folder is not empty and holds no model", where=str(target), fix="name another")
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    model = load_model(source)
-    save_model(model, target, tokenizer_from=source)
+    export_model(store, workspace, ref, target)
+    source = resolve(store, workspace, ref)
+    if source.kind == "adapter":
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (target / name).unlink(missing_ok=True)
+        save_model(load_model(source.path), target, source.path)
+    return {"path": str(target), **_checked(target)}
+
+
+def _checked(target: Path) -> dict[str, Any]:
     if importlib.util.find_spec("transformers") is None:
         return {"said": "written; transformers is not installed, so it was not checked there"}
     return check_in_transformers(target)

@@ -33,7 +33,7 @@ def export_feedback(config: FeedbackExportConfig, workspace: Path, store: Store 
     if store is None:
         with open_store(workspace) as opened:
             return export_feedback(config, workspace, opened)
-    records = load_records(store)
+    records = load_records(store, unjudged=config.form == "causerie")
     if config.form == "causerie":
         rows = list(_own_rows(records, config.include_without_consent))
         left_out = len(records.exposures) + len(records.signals) - len(rows)

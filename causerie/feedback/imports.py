@@ -17,7 +17,8 @@ from causerie.core import CauserieError, track
 from causerie.feedback.config import FeedbackImportConfig
 from causerie.feedback.formats import BadRowError, Origin, parse_row
 from causerie.feedback.records import Exposure, Signal
-from causerie.store import Store, exposures, open_store, signals, users
+from causerie.feedback.standing import ERASED
+from causerie.store import Store, exposures, open_store, signals
 
 LINE_LIMIT: Final = 8_000_000
 """Most characters of one line."""
@@ -81,7 +82,7 @@ def import_feedback(config: FeedbackImportConfig, workspace: Path, store: Store 
         with open_store(workspace) as opened:
             return import_feedback(config, workspace, opened)
     result = ImportResult()
-    erased = {row.id for row in store.read(select(users.c.id).where(users.c.erased.is_not(None)))}
+    erased = {row.id for row in store.read(ERASED)}
     for path in config.sources:
         origin = Origin(config.source or path.name.split(".")[0], config.licence, config.lang)
         _import_file(store, path, origin, config.limit, erased, result)

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
 
-from causerie.core import CauserieError
+from causerie.core import CauserieError, sha256_json
 from causerie.feedback.records import Exposure, Signal, exposure_from_row, signal_from_row
+from causerie.feedback.standing import ERASED
 from causerie.store import Store, exposures, now, signals
 
 
@@ -59,14 +60,17 @@ def withdraw_signal(store: Store, signal_id: str, user: str | None = None) -> bo
 
 
 def get_exposure(store: Store, exposure_id: str) -> Exposure | None:
-    """The recorded answer with this id, or None."""
-    row = store.first(select(exposures).where(exposures.c.id == exposure_id))
+    """The recorded answer with this id, or None (also after its user was erased)."""
+    row = store.first(select(exposures).where(exposures.c.id == exposure_id, exposures.c.user.not_in(ERASED)))
     return None if row is None else exposure_from_row(row._asdict())
 
 
 def signals_of(store: Store, exposure_id: str) -> list[Signal]:
     """What was said about an answer, oldest first, withdrawn signals included."""
-    query = select(signals).where(signals.c.exposure_id == exposure_id).order_by(signals.c.created, signals.c.id)
+    if get_exposure(store, exposure_id) is None:
+        return []
+    about = select(signals).where(signals.c.exposure_id == exposure_id, signals.c.user.not_in(ERASED))
+    query = about.order_by(signals.c.created, signals.c.id)
     return [signal_from_row(row._asdict()) for row in store.read(query)]
 
 
@@ -90,9 +94,9 @@ def _insert_once(connection: Connection, table: Table, row: Mapping[str, Any]) -
     if there is None:
         connection.execute(insert(table).values(**row))
         return True
-    differs = [
-        name for name, value in row.items() if name not in ("created", "withdrawn") and there._mapping[name] != value
-    ]
+    before = there._asdict()
+    told = [name for name in row if name not in ("created", "withdrawn")]
+    differs = [name for name in told if sha256_json(before[name]) != sha256_json(row[name])]
     if differs:
         raise CauserieError(
             "CAU-1303",

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import select
 
 from causerie.core import sha256_json
 from causerie.feedback.records import Exposure, Signal, exposure_from_row, signal_from_row
 from causerie.store import Store, exposures, signals, users
+
+ERASED: Final = select(users.c.id).where(users.c.erased.is_not(None))
+"""Query for the ids of users who were erased."""
 
 
 @dataclass
@@ -22,14 +26,23 @@ class Records:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def load_records(store: Store) -> Records:
-    """Everything recorded and not erased, with signals oldest first; nothing is left out yet but erased users' rows."""
-    erased = {row.id for row in store.read(select(users.c.id).where(users.c.erased.is_not(None)))}
-    order = (signals.c.created, signals.c.id)
-    shown = {row.id: row for row in store.read(select(exposures)) if row.user not in erased}
-    found = [row for row in store.read(select(signals).order_by(*order)) if row.user not in erased]
-    kept = [signal_from_row(row._asdict()) for row in found if row.exposure_id in shown]
-    return Records({name: exposure_from_row(row._asdict()) for name, row in shown.items()}, kept)
+def load_records(store: Store, *, unjudged: bool = False) -> Records:
+    """Signals, oldest first, with the answers they speak of; erased users' rows are not among them.
+
+    Args:
+        store: the store.
+        unjudged: also load answers that nobody said anything about.
+    """
+    gone = {row.id for row in store.read(select(exposures.c.id).where(exposures.c.user.in_(ERASED)))}
+    query = select(signals).where(signals.c.user.not_in(ERASED)).order_by(signals.c.created, signals.c.id)
+    rows = [row for row in store.read(query) if row.exposure_id not in gone]
+    said = [signal_from_row(row._asdict()) for row in rows]
+    judged = sorted({name for signal in said for name in (signal.exposure_id, *signal.others)})
+    parts = [judged[start : start + 500] for start in range(0, len(judged), 500)]
+    queries = [select(exposures).where(exposures.c.id.in_(part)) for part in parts]
+    found = [row for query in ([select(exposures)] if unjudged else queries) for row in store.read(query)]
+    shown = {row.id: exposure_from_row(row._asdict()) for row in found if row.id not in gone}
+    return Records(shown, [signal for signal in said if signal.exposure_id in shown])
 
 
 def standing(records: Records, *, max_per_user: int = 0, max_imported: int = 0, sources: Iterable[str] = ()) -> Records:

@@ -10,10 +10,12 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Final
 
+from sqlalchemy import func, select
+
 from causerie.core import list_artifacts
 from causerie.feedback.derive import derive
 from causerie.feedback.standing import Records, load_records, standing
-from causerie.store import Store
+from causerie.store import Store, exposures
 
 WIN_RATES: Final = (0.60, 0.65)
 """True win rates for which the needed number of pairs is reported."""
@@ -71,7 +73,7 @@ def feedback_stats(store: Store, workspace: Path | None = None) -> FeedbackStats
     new_pairs = len(derive(Records(usable.exposures, fresh)).pairs)
     needed = {f"{rate:.0%}": pairs_needed(rate) for rate in WIN_RATES}
     return FeedbackStats(
-        exposures=len(records.exposures),
+        exposures=store.read(select(func.count()).select_from(exposures).where(exposures.c.prompt_key != ""))[0][0],
         signals=len(records.signals),
         users=len({signal.user for signal in records.signals}),
         by_kind=_counted(signal.kind for signal in records.signals),

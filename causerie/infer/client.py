@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -40,6 +41,8 @@ from causerie.infer.protocol import (
     read_event,
 )
 
+WORKER: Final = ("-m", "causerie.infer.worker")
+"""What Python is started with."""
 START_SECONDS: Final = 300.0
 """How long a worker may take to load its model."""
 STARTS_IN_A_ROW: Final = 3
@@ -181,11 +184,16 @@ class EngineClient:
     async def _launch(self) -> _Worker:
         """Start a worker and read its first message."""
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "causerie.infer.worker", "--model", str(self.model.absolute())]
+        command = [sys.executable, *WORKER, "--model", str(self.model.absolute())]
         command += ["--fd", str(theirs.fileno()), "--config", json.dumps(asdict(self.config))]
         with theirs:
             process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Threads that wait must sleep: spinning ones slow the whole machine, and tenfold when it is busy.
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             )
         worker = _Worker(process, *await asyncio.open_connection(sock=ours))
         try:

@@ -22,6 +22,7 @@ from causerie.core import CauserieError, read_json
 from causerie.infer.attend import KeyValueCache, plan_attend
 from causerie.infer.blocks import BlockPool
 from causerie.infer.config import EngineConfig
+from causerie.infer.int8 import quantize_model
 from causerie.infer.protocol import Event, Finish, Sampling
 from causerie.infer.sampler import Choice, Row, sample
 from causerie.infer.scheduler import Batch, Scheduler, Sequence, Work
@@ -53,11 +54,15 @@ class Engine:
     ) -> None:
         self.config = config = config or EngineConfig()
         self.stop_ids: tuple[int, ...] = ()
-        if not isinstance(model, Transformer):
+        if isinstance(model, Transformer):
+            if config.quantize:
+                raise CauserieError("CAU-3108", "a model in memory is not quantized", where="quantize", fix="give a folder")
+        else:
             folder = Path(model)
             self.stop_ids = folder_stop_ids(folder)
             model = load_model(folder, dtype=_dtype(config, folder), device=config.device)
         self.model = model.eval()
+        self._head: Callable[[Tensor], Tensor] = quantize_model(model) if config.quantize else model.logits
         self.shape: ModelShape = model.shape
         self.max_seq_len = min(config.max_seq_len or self.shape.max_seq_len, self.shape.max_seq_len)
         weight = model.embed_tokens.weight
@@ -162,7 +167,7 @@ class Engine:
             return Choice([], [])
         if len(rows) < len(ids):
             hidden = hidden[rows]
-        return sample(self.model.logits(hidden), [_row(item) for item in work if item.samples])
+        return sample(self._head(hidden).float(), [_row(item) for item in work if item.samples])
 
     def postprocess(self, batch: Batch, choice: Choice) -> list[Event]:
         """Third call of a step: note what is computed, append what was sampled, finish what is finished."""

@@ -95,15 +95,17 @@ class Worker:
 
 
 def load_engine(worker: Worker, model: Path, config: EngineConfig) -> Engine:
-    """Load the model, warm it up and tell the other end what it is."""
+    """Load the model and tell the other end what it is."""
     started = time.monotonic()
     import torch
 
-    from causerie.infer.engine import Engine
+    from causerie.infer.engine import SMALL_MODEL, Engine
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
     engine = Engine(model, config, on_admit=lambda ids: worker.send({"type": "admitted", "ids": ids}))
+    # A small model's operators are too short to be shared: a second thread makes them slower, far slower on a busy machine.
+    threads = config.threads or (1 if config.device == "cpu" and engine.shape.n_params < SMALL_MODEL else None)
+    if threads:
+        torch.set_num_threads(threads)
     info = {**engine.info, "model": str(model), "pid": os.getpid(), "load_seconds": time.monotonic() - started}
     worker.send({"type": "info", "protocol": PROTOCOL, "info": info})
     return engine

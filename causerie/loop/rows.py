@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from causerie.evals import Compared, EvalReport
 from causerie.loop.config import ImproveConfig
@@ -16,7 +17,7 @@ def gate_rows(report: EvalReport, config: ImproveConfig) -> list[GateRow]:
         report: an evaluation of the candidate `against` the incumbent: preference and/or votes, answer_loss, ending.
         config: the margins.
     """
-    asked = {
+    asked: dict[tuple[str, str], dict[str, Any]] = {
         ("preference", "margin_per_token"): {
             "meaning": "preference for what people chose (nats per token)", "floor": 0.0, "promise": True,
         },
@@ -36,7 +37,7 @@ def gate_rows(report: EvalReport, config: ImproveConfig) -> list[GateRow]:
     return rows if length is None else [*rows, _length_row(report, length, config.length_factor)]
 
 
-def _row(report: EvalReport, row: Compared, limits: dict) -> GateRow:
+def _row(report: EvalReport, row: Compared, limits: dict[str, Any]) -> GateRow:
     low, high = row.difference.low, row.difference.high
     return GateRow(
         metric=row.metric,

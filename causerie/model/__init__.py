@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from causerie.model.attend import Attend, CausalAttend, causal_attend
     from causerie.model.from_gguf import load_gguf, shape_from_gguf
     from causerie.model.gguf import Gguf, open_gguf
-    from causerie.model.hf import TOKENIZER_FILES, base_folder, load_model, save_model
+    from causerie.model.hf import NOTICE_FILES, TOKENIZER_FILES, base_folder, copy_companions, load_model, save_model
     from causerie.model.hf_config import shape_from_hf, shape_to_hf
     from causerie.model.lora import add_lora, load_adapter, lora_parameters, merge_lora, save_adapter
     from causerie.model.loss import chunked_loss, token_log_probs
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
+    "NOTICE_FILES",
     "TOKENIZER_FILES",
     "Attend",
     "CausalAttend",
@@ -30,6 +31,7 @@ __all__ = [
     "base_folder",
     "causal_attend",
     "chunked_loss",
+    "copy_companions",
     "init_model",
     "load_adapter",
     "load_gguf",
@@ -52,7 +54,9 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("Attend", "CausalAttend", "causal_attend"), "attend"),
         **dict.fromkeys(("load_gguf", "shape_from_gguf"), "from_gguf"),
         **dict.fromkeys(("Gguf", "open_gguf"), "gguf"),
-        **dict.fromkeys(("TOKENIZER_FILES", "base_folder", "load_model", "save_model"), "hf"),
+        **dict.fromkeys(
+            ("NOTICE_FILES", "TOKENIZER_FILES", "base_folder", "copy_companions", "load_model", "save_model"), "hf"
+        ),
         **dict.fromkeys(("shape_from_hf", "shape_to_hf"), "hf_config"),
         **dict.fromkeys(("add_lora", "load_adapter", "lora_parameters", "merge_lora", "save_adapter"), "lora"),
         **dict.fromkeys(("chunked_loss", "token_log_probs"), "loss"),

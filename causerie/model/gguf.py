@@ -177,9 +177,7 @@ def _placed(
     for name, shape, encoding, offset in announced:
         if encoding not in ENCODINGS:
             fix = f"use a file with {', '.join(found.name for found in ENCODINGS.values())}"
-            raise CauserieError(
-                "CAU-3007", f"{name}: encoding {encoding} is not known", where=str(path), fix=fix
-            )
+            raise CauserieError("CAU-3007", f"{name}: encoding {encoding} is not known", where=str(path), fix=fix)
         block, block_bytes = ENCODINGS[encoding].values, ENCODINGS[encoding].bytes
         count = math.prod(shape)
         length = count // block * block_bytes

@@ -18,6 +18,8 @@ from causerie.model.transformer import Transformer
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+NOTICE_FILES: Final = ("LICENSE", "LICENSE.txt", "NOTICE", "NOTICE.txt", "GEMMA_TERMS.html")
+"""Files that a licence may ask to be passed on with everything derived from a model."""
 ENDS: Final = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "<eos>", "<|endoftext|>")
 """Tokens that end a turn or a text in the formats in use; generation stops at those a tokenizer has."""
 _PICKLES: Final = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -169,12 +171,12 @@ def _wrong_tensors(cause: str, where: Path) -> CauserieError:
 def save_model(
     model: Transformer, folder: Path, tokenizer_from: Path | None, *, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a Hugging Face folder: config.json, generation_config.json, model.safetensors, tokenizer files.
+    """Write a Hugging Face folder: config.json, generation_config.json, model.safetensors, tokenizer, notices.
 
     Args:
         model: without adapters, or with merged ones.
         folder: an existing folder, such as an artifact's draft.
-        tokenizer_from: folder whose tokenizer files are copied; its special tokens become the config's ids.
+        tokenizer_from: folder whose tokenizer and notice files are copied; its special tokens become the config's ids.
         dtype: of the stored weights; None keeps the model's.
 
     Raises:
@@ -191,9 +193,15 @@ def save_model(
     write_json(folder / "config.json", {**shape_to_hf(model.shape), **ids, "dtype": stored})
     write_json(folder / "generation_config.json", ids)
     shutil.copymode(folder / "config.json", folder / WEIGHTS)  # safetensors writes it readable by its owner alone
-    for name in TOKENIZER_FILES if tokenizer_from else ():
-        if tokenizer_from and (tokenizer_from / name).is_file() and tokenizer_from != folder:
-            shutil.copyfile(tokenizer_from / name, folder / name)
+    if tokenizer_from:
+        copy_companions(tokenizer_from, folder)
+
+
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copy what goes along with weights from a model's folder: its tokenizer, and notices that must be handed on."""
+    for name in (*TOKENIZER_FILES, *NOTICE_FILES):
+        if (source / name).is_file() and source.resolve() != folder.resolve():
+            shutil.copyfile(source / name, folder / name)
 
 
 def _special_ids(folder: Path) -> dict[str, Any]:

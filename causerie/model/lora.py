@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from causerie.core import CauserieError, read_json, seed_for, write_json
-from causerie.model.hf import TOKENIZER_FILES, hf_name
+from causerie.model.hf import copy_companions, hf_name
 from causerie.model.transformer import Transformer
 
 ATTENTION_AND_MLP: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -152,9 +151,8 @@ def save_adapter(
     tensors = {_peft_name(name): p.detach().cpu().contiguous() for name, p in lora_parameters(model).items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / CONFIG, _peft_config(config, str(base_path)))
-    for name in TOKENIZER_FILES if tokenizer_from else ():
-        if tokenizer_from and (tokenizer_from / name).is_file() and tokenizer_from != folder:
-            shutil.copyfile(tokenizer_from / name, folder / name)
+    if tokenizer_from:
+        copy_companions(tokenizer_from, folder)
 
 
 def load_adapter(model: Transformer, folder: Path) -> None:

@@ -28,13 +28,14 @@ async def create_chat_completion(office: Office, request: Request, principal: Pr
     asked = await read_shape(request, ChatCompletionRequest)
     model = asked_model(request, asked.model)
     if asked.stream:
-        frames = _frames(office, request, principal, asked, model)
+        headers: dict[str, str] = {}
+        frames = _frames(office, request, principal, asked, model, headers)
         try:
             head = await anext(frames)
         except BaseException:
             await frames.aclose()
             raise
-        return EventStream(head, frames, office.drain, {})
+        return EventStream(head, frames, office.drain, headers)
     return await until_gone(request.receive, _whole(office, request, principal, asked, model))
 
 
@@ -89,10 +90,19 @@ def token_logprobs(tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence[
 
 
 async def _frames(
-    office: Office, request: Request, principal: Principal, asked: ChatCompletionRequest, model: str
+    office: Office,
+    request: Request,
+    principal: Principal,
+    asked: ChatCompletionRequest,
+    model: str,
+    headers: dict[str, str],
 ) -> AsyncGenerator[bytes, None]:
-    """Events of a streamed answer: roles first, then text as it comes, an end for each choice, usage if asked for."""
+    """Events of a streamed answer: roles first, then text as it comes, an end for each choice, usage if asked for.
+
+    The response's headers are filled in before the first event.
+    """
     async with admitted(office, request, principal, model, lambda served: _prepare(asked, served)) as (job, meter):
+        headers.update(answer_headers(meter, job.served))
         top = _top(job.served, "chat.completion.chunk")
         if asked.include_usage:
             top["usage"] = None

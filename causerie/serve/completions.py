@@ -29,13 +29,14 @@ async def create_completion(office: Office, request: Request, principal: Princip
     asked = await read_shape(request, CompletionRequest)
     model = asked_model(request, asked.model)
     if asked.stream:
-        frames = _frames(office, request, principal, asked, model)
+        headers: dict[str, str] = {}
+        frames = _frames(office, request, principal, asked, model, headers)
         try:
             head = await anext(frames)
         except BaseException:
             await frames.aclose()
             raise
-        return EventStream(head, frames, office.drain, {})
+        return EventStream(head, frames, office.drain, headers)
     return await until_gone(request.receive, _whole(office, request, principal, asked, model))
 
 
@@ -101,9 +102,16 @@ def _logprobs(tokenizer: Tokenizer, ids: list[int], logprobs: list[float], offse
 
 
 async def _frames(
-    office: Office, request: Request, principal: Principal, asked: CompletionRequest, model: str
+    office: Office,
+    request: Request,
+    principal: Principal,
+    asked: CompletionRequest,
+    model: str,
+    headers: dict[str, str],
 ) -> AsyncGenerator[bytes, None]:
+    """Events of a streamed continuation; the response's headers are filled in before the first."""
     async with admitted(office, request, principal, model, lambda served: _prepare(asked, served)) as (job, meter):
+        headers.update(answer_headers(meter, job.served))
         top = _top(job.served)
         if asked.include_usage:
             top["usage"] = None

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from causerie.core import CauserieError, read_manifest, sha256_file, sha256_json
+from causerie.core import CauserieError, read_manifest
+from causerie.hub import weights_key
 from causerie.infer import EngineClient, EngineConfig, Event, Sampling
 from causerie.serve.errors import model_not_found
 from causerie.serve.limits import Gate
@@ -233,9 +234,7 @@ def _chat_or_none(tokenizer: Tokenizer) -> ChatFormat | None:
 
 
 def folder_key(folder: Path) -> str:
-    """The artifact key of a model folder; for a folder without manifest the digest of its configuration and sizes."""
-    with contextlib.suppress(CauserieError):
+    """The artifact key of a model folder; for a folder without manifest the digest of its weights."""
+    if (folder / "manifest.json").is_file():
         return read_manifest(folder).key
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    config = folder / "config.json"
-    return sha256_json({"sizes": sizes, "config": sha256_file(config) if config.is_file() else ""})
+    return weights_key(folder)

@@ -11,7 +11,8 @@ from causerie.starter.package import LICENCE, NOTICE, TERMS_FILE, starter_availa
 
 if TYPE_CHECKING:
     from causerie.starter.adapter import add_starter_adapter
-    from causerie.starter.gemma import copy_notices, import_starter
+    from causerie.starter.gemma import import_starter
+    from causerie.starter.registration import register_starter
     from causerie.starter.vocabulary import kept_ids
 
 __all__ = [
@@ -21,9 +22,9 @@ __all__ = [
     "TERMS_FILE",
     "StarterConfig",
     "add_starter_adapter",
-    "copy_notices",
     "import_starter",
     "kept_ids",
+    "register_starter",
     "starter_available",
 ]
 
@@ -31,8 +32,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "add_starter_adapter": "adapter",
-        "copy_notices": "gemma",
         "import_starter": "gemma",
         "kept_ids": "vocabulary",
+        "register_starter": "registration",
     },
 )

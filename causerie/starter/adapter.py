@@ -21,14 +21,12 @@ from causerie.core import (
     write_artifact,
     write_json,
 )
-from causerie.model import TOKENIZER_FILES
+from causerie.model import NOTICE_FILES, TOKENIZER_FILES, copy_companions
 from causerie.starter.config import StarterConfig
-from causerie.starter.package import TERMS_FILE
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
-_NOTICES: Final = (TERMS_FILE, "NOTICE.txt")
-_NEVER: Final = {*TOKENIZER_FILES, *_NOTICES, CONFIG}
+_FROM_BASE: Final = {*TOKENIZER_FILES, *NOTICE_FILES, CONFIG}
 
 
 def add_starter_adapter(
@@ -86,12 +84,10 @@ def _existing(config: StarterConfig, workspace: Path, name: str, key: str, final
 def _write_folder(base: Path, shipped: Path, folder: Path, base_path: str) -> None:
     """The shipped files, the base's tokenizer and notices, and the way to the base."""
     for path in sorted(shipped.iterdir()):
-        if path.is_file() and path.name not in _NEVER:
+        if path.is_file() and path.name not in _FROM_BASE:
             target = "training-manifest.json" if path.name == "manifest.json" else path.name
             shutil.copyfile(path, folder / target)
-    for name in (*TOKENIZER_FILES, *_NOTICES):
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
+    copy_companions(base, folder)
     write_json(folder / CONFIG, {**read_json(shipped / CONFIG), "base_model_name_or_path": base_path})
 
 

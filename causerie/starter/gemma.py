@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from causerie.core import (
     find_artifact,
     open_artifact,
     say,
+    sha256_json,
     track,
     write_artifact,
 )
@@ -35,12 +35,14 @@ CHANGES: Final = (
 
 
 def import_starter(config: StarterConfig, workspace: Path) -> Artifact:
-    """The starter model as an artifact, made once; also the shipped adapter's, when there is one.
+    """The starter's pretrained base as a model artifact, made once; also the shipped adapter's, when one ships.
 
     Raises:
         CauserieError: CAU-4401 to CAU-4403, see `ERRORS`.
     """
-    settings = {"vocabulary": config.vocabulary, "conversion": CONVERSION}
+    settings: dict[str, Any] = {"vocabulary": config.vocabulary, "conversion": CONVERSION}
+    if (kept := kept_ids(config.vocabulary)) is not None:
+        settings["kept"] = sha256_json(kept)
     key = artifact_key("model", {"name": config.name, **settings}, {"gguf": SHA256})
     artifact = _existing(config, workspace, key) or _convert(config, workspace, key, settings)
     say(f"starter model: {artifact.path}")
@@ -102,10 +104,3 @@ def _write_folder(gguf_path: Path, config: StarterConfig, folder: Path) -> dict[
 def notice_of_changes(vocabulary: str) -> str:
     """What was done to the original, as the terms ask to be stated."""
     return CHANGES.format(cut="" if vocabulary == "full" else f"; vocabulary cut to {vocabulary}")
-
-
-def copy_notices(source: Path, folder: Path) -> None:
-    """Hand the terms and the notice on to a folder derived from a starter model."""
-    for name in (TERMS_FILE, "NOTICE.txt"):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)

@@ -236,7 +236,8 @@ def _set_journal(engine: Engine) -> tuple[str, int]:
 
 def _execute(connection: Connection, statement: Statement) -> int:
     if isinstance(statement, tuple):
-        result = connection.execute(statement[0], [dict(row) for row in statement[1]])
+        rows = [dict(row) for row in statement[1]]
+        result = connection.execute(statement[0], rows, execution_options={"preserve_rowcount": True})
     else:
         result = connection.execute(statement)
     return max(result.rowcount, 0)

@@ -85,7 +85,7 @@ class Writer:
         first = self._queue.get()
         if first is None:
             return [], True
-        group, until = [first], time.monotonic() + window
+        group, until = _begun(first), time.monotonic() + window
         while len(group) < GROUP_LIMIT:
             try:
                 job = self._queue.get(timeout=max(0.0, until - time.monotonic()))
@@ -93,7 +93,7 @@ class Writer:
                 break
             if job is None:
                 return group, True
-            group.append(job)
+            group += _begun(job)
         return group, False
 
     def _commit_group(self, group: list[Job]) -> None:
@@ -125,6 +125,11 @@ class Writer:
 
     def _explain(self, error: BaseException) -> BaseException:
         return database_error(error, self._where) if isinstance(error, DBAPIError) else error
+
+
+def _begun(job: Job) -> list[Job]:
+    """The job, from now on past cancelling; nothing when its caller has gone away before it began."""
+    return [job] if job.future.set_running_or_notify_cancel() else []
 
 
 def _run_apart(connection: Connection, job: Job) -> None:

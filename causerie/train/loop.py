@@ -220,7 +220,7 @@ class _Sitting:
 
     def update(self, share: float) -> None:
         """One update of the weights, or one that is skipped and counted."""
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), time.process_time()
         step = self.progress.step
         micro = [self.to_device(batch) for batch in self.batches.micro_batches(step)]
         sums = self.gradients(micro)
@@ -236,7 +236,7 @@ class _Sitting:
         self.progress.tokens += sums.seen
         self.progress.seconds = self.seconds()
         if sums.finite:
-            self.log_step(step, sums, lr, time.monotonic() - began)
+            self.log_step(step, sums, lr, time.monotonic() - began, time.process_time() - cpu_began)
         else:
             self.count_bad(step, sums)
 
@@ -263,7 +263,7 @@ class _Sitting:
         """The batch on the model's device."""
         return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
-    def log_step(self, step: int, sums: _Sums, lr: float, seconds: float) -> None:
+    def log_step(self, step: int, sums: _Sums, lr: float, seconds: float, cpu_seconds: float) -> None:
         """Record an update that was applied."""
         self.losses.append(sums.loss)
         rate = sums.seen / max(seconds, 1e-9)
@@ -279,6 +279,8 @@ class _Sitting:
             tokens=self.progress.tokens,
             tokens_per_second=round(rate, 1),
             gflops_per_second=round(rate * self.flops_per_token / 1e9, 2),
+            step_seconds=round(seconds, 3),
+            cpu_seconds=round(cpu_seconds, 3),
             seconds=round(passed, 2),
             seconds_left=round(passed * (1 - done) / done, 1) if done else None,
             **{name: round(value, 6) for name, value in sums.metrics.items()},

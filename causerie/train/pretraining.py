@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from causerie.core import Artifact, CauserieError, Run, open_artifact, open_run, say, seed_for
+from causerie.core import Artifact, CauserieError, Run, open_artifact, open_run, say, seed_for, sha256_json
 from causerie.data import TokenBatches
 from causerie.model import (
     ModelShape,
@@ -89,12 +89,12 @@ def flops_per_token(shape: ModelShape, seq_len: int) -> float:
 class PackedRows:
     """Micro-batches of packed documents from token shards, as `Batches`: ids, targets, positions and doc_ids (B, T)."""
 
-    def __init__(self, shards: Path, config: PretrainConfig, split: str = "train") -> None:
+    def __init__(self, shards: Path, config: PretrainConfig, split: Literal["train", "val"] = "train") -> None:
         self._source = TokenBatches(
             shards, batch_size=config.batch_size, seq_len=config.seq_len, seed=config.seed, split=split
         )
         self._micro = config.micro_batch or config.batch_size
-        self.steps_per_epoch = self._source.steps_per_epoch
+        self.windows = self._source.windows
 
     @property
     def fingerprint(self) -> str:
@@ -154,13 +154,16 @@ def _train(model: Transformer, config: PretrainConfig, shards: Artifact, tokeniz
 def validation(model: Transformer, val: PackedRows, config: PretrainConfig, shards: Artifact) -> dict[str, float]:
     """Loss on the validation split: `val_loss` in nats per token, `val_bits_per_byte`; the same rows every time."""
     device = next(model.parameters()).device
-    steps = max(1, min(val.steps_per_epoch, config.eval_tokens // (config.batch_size * config.seq_len)))
+    left = max(1, min(val.windows, config.eval_tokens // config.seq_len))
     total, count = 0.0, 0
-    for step in range(steps):
+    for step in range(-(-left // config.batch_size)):
         for batch in val.micro_batches(step):
-            with autocast(device, uses_bf16(config, device)):
-                nll = next_token_nll(model, {name: value.to(device) for name, value in batch.items()})
-            total, count = total + float(nll.double().sum()), count + nll.numel()
+            rows = {name: value[:left].to(device) for name, value in batch.items()}
+            left -= len(rows["ids"])
+            if len(rows["ids"]):
+                with autocast(device, uses_bf16(config, device)):
+                    nll = next_token_nll(model, rows)
+                total, count = total + float(nll.double().sum()), count + nll.numel()
     mean = total / count
     figures = shards.manifest.metrics
     return {"val_loss": mean, "val_bits_per_byte": bits_per_byte(mean, figures["val_tokens"], figures["val_bytes"])}
@@ -203,7 +206,8 @@ def _title(shape: ModelShape, result: FitResult) -> str:
 
 def _check_pair(shards: Artifact, tokenizer_key: str, config: PretrainConfig) -> None:
     made_with = shards.manifest.inputs.get("tokenizer")
-    if made_with is not None and made_with != tokenizer_key:
+    plain = sha256_json((config.tokenizer / "tokenizer.json").read_text(encoding="utf-8"))  # of a folder without key
+    if made_with is not None and made_with not in (tokenizer_key, plain):
         raise CauserieError(
             "CAU-4005",
             "the shards were made with another tokenizer",

@@ -12,7 +12,32 @@ from causerie.core import write_jsonl
 from causerie.model import ModelShape, init_model, save_model
 from causerie.text import train_bpe
 
-WORDS = "the cat sat on a mat and said yes or no to every dog in town while rain fell softly over old grey roofs".split()
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "and",
+    "said",
+    "yes",
+    "or",
+    "no",
+    "to",
+    "every",
+    "dog",
+    "in",
+    "town",
+    "while",
+    "rain",
+    "fell",
+    "softly",
+    "over",
+    "old",
+    "grey",
+    "roofs",
+]
 SHAPE: dict[str, Any] = {
     "family": "qwen3",
     "n_layer": 2,
@@ -61,7 +86,12 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_jsonl(
             folder / f"{prefix}unpaired.jsonl",
             [
-                {"id": f"u{i}{label}", "prompt": prompt, "completion": "yes yes" if label else "no, no dog", "label": label}
+                {
+                    "id": f"u{i}{label}",
+                    "prompt": prompt,
+                    "completion": "yes yes" if label else "no, no dog",
+                    "label": label,
+                }
                 for i, prompt in enumerate(prompts)
                 for label in (True, False)
             ],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from causerie.align import run_checks
 from causerie.align import checks as module
+from causerie.align import run_checks
 
 
 def test_every_invariant_holds() -> None:

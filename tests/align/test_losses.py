@@ -17,7 +17,8 @@ DELTA = [2.0, -3.0, 0.0]
 
 
 @pytest.mark.parametrize(
-    ("loss", "expected"), [("sigmoid", math.log(2)), ("sigmoid_norm", math.log(2)), ("robust", math.log(2)), ("ipo", 25.0)]
+    ("loss", "expected"),
+    [("sigmoid", math.log(2)), ("sigmoid_norm", math.log(2)), ("robust", math.log(2)), ("ipo", 25.0)],
 )
 def test_start_values_are_those_of_trl(loss: str, expected: float) -> None:
     """alignment.md §3.4: TRL 1.16 at β = 0.1 where policy and reference agree."""

@@ -61,7 +61,9 @@ def test_unusable_rows_are_counted_by_reason(chat: ChatFormat, tmp_path: Path) -
 def test_votes(chat: ChatFormat, tmp_path: Path) -> None:
     path = tmp_path / "unpaired.jsonl"
     good = {"prompt": ask("the cat"), "completion": "yes", "label": True}
-    write_jsonl(path, [good, {**good, "completion": "", "label": False}, {**good, "completion": ""}, {**good, "label": 1}])
+    write_jsonl(
+        path, [good, {**good, "completion": "", "label": False}, {**good, "completion": ""}, {**good, "label": 1}]
+    )
     found = read_votes(path, chat, 256)
     assert [vote.liked for vote in found.rows] == [True, False]
     assert found.counts == {"empty liked answer": 1, "malformed": 1, "cut": 0}
@@ -70,7 +72,10 @@ def test_votes(chat: ChatFormat, tmp_path: Path) -> None:
 def test_a_pair_is_a_liked_and_a_disliked_answer(chat: ChatFormat, preferences: Path) -> None:
     pairs = read_pairs(preferences / "pairs.jsonl", chat, 256).rows
     votes = votes_of_pairs(pairs)
-    assert [(vote.completion, vote.liked) for vote in votes[:2]] == [(pairs[0].chosen, True), (pairs[0].rejected, False)]
+    assert [(vote.completion, vote.liked) for vote in votes[:2]] == [
+        (pairs[0].chosen, True),
+        (pairs[0].rejected, False),
+    ]
 
 
 def test_a_missing_file_holds_no_rows_and_a_broken_line_is_an_error(chat: ChatFormat, tmp_path: Path) -> None:
@@ -89,7 +94,9 @@ def test_answers_made_equal_by_cutting_are_left_out(chat: ChatFormat, tmp_path: 
 
 
 @given(
-    prompt=st.integers(1, 40), lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), max_length=st.integers(2, 30)
+    prompt=st.integers(1, 40),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    max_length=st.integers(2, 30),
 )
 def test_cutting_fits_and_empties_nothing(prompt: int, lengths: list[int], max_length: int) -> None:
     ids = tuple(range(100, 100 + prompt))

@@ -135,6 +135,13 @@ def test_sending_twice_records_once_and_changed_content_is_refused(page: Page) -
         assert caught.value.code == "CAU-1303"
 
 
+def test_a_choice_sent_again_as_parsed_json_is_the_same_choice(page: Page) -> None:
+    one, two = page.show("Why?", "One."), page.show("Why?", "Two.")
+    said = page.vote(one, "choice", {"outcome": "chosen", "others": (two.id,)})
+    parsed = Signal(**{**vars(said), "value": {"others": [two.id], "outcome": "chosen"}})
+    assert record_signal(page.store, parsed) is False
+
+
 def test_signals_about_nothing_or_about_different_questions_are_refused(page: Page) -> None:
     shown, other = page.show("Why?", "Because."), page.show("When?", "Now.")
     for make in (

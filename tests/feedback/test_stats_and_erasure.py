@@ -8,7 +8,15 @@ import pytest
 from sqlalchemy import insert, select
 
 from causerie.core import CauserieError, open_artifact, read_manifest
-from causerie.feedback import TrainingSetConfig, erase_user, feedback_stats, pairs_needed, training_set
+from causerie.feedback import (
+    TrainingSetConfig,
+    erase_user,
+    feedback_stats,
+    get_exposure,
+    pairs_needed,
+    signals_of,
+    training_set,
+)
 from causerie.store import api_keys, conversations, messages, open_store, users
 
 from .conftest import Page
@@ -80,6 +88,8 @@ def test_erasure_leaves_no_word_in_any_file(page: Page, workspace: Path) -> None
     done = erase_user(page.store, "eve", workspace)
     assert (done.exposures, done.signals, done.conversations, done.messages) == (1, 2, 1, 1)
     assert done.training_sets == (artifact.key,)
+    assert get_exposure(page.store, hers.id) is None
+    assert signals_of(page.store, hers.id) == []
     page.store.close()
     found = [path for path in workspace.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
     assert found == []

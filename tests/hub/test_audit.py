@@ -11,6 +11,7 @@ import pytest
 
 from causerie.core import CauserieError, sha256_json
 from causerie.hub import list_audit, record_audit, verify_audit
+from causerie.hub.audit import audited
 from causerie.store import Store, open_store
 
 
@@ -82,6 +83,20 @@ def test_cutting_off_the_end_is_found_by_whoever_kept_a_head(workspace: Path) ->
     with open_store(workspace) as store:
         assert verify_audit(store).ok
         assert "cut off" in verify_audit(store, head=head).problems[0]
+
+
+def test_an_append_is_tried_again_when_another_process_took_its_number(store: Store) -> None:
+    tries: list[int] = []
+
+    def work(connection: object) -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise CauserieError("CAU-1109", "taken")
+        return "done"
+
+    assert audited(store, work) == "done"
+    with pytest.raises(CauserieError):
+        record_audit(store, "a\0", "b", "c")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,24 @@ def test_save_then_load_is_bitwise(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
+def test_special_ids_and_companions_come_from_the_tokenizer_folder(tmp_path: Path) -> None:
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    source.mkdir()
+    folder.mkdir()
+    added = [{"id": 60 + n, "content": name} for n, name in enumerate(("<bos>", "<|im_end|>", "<|endoftext|>"))]
+    (source / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    names = {"bos_token": "<bos>", "eos_token": {"content": "<|endoftext|>"}, "pad_token": "<none>"}
+    (source / "tokenizer_config.json").write_text(json.dumps(names))
+    (source / "NOTICE.txt").write_text("hand me on")
+    (source / "other.txt").write_text("not me")
+    save_model(init_model(shape_from_depth(2, 64), seed=0), folder, source, dtype=torch.bfloat16)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation == {"bos_token_id": 60, "eos_token_id": [62, 61]}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    assert (folder / "NOTICE.txt").read_text() == "hand me on"
+    assert not (folder / "other.txt").exists()
+
+
 def test_sharded_folder_loads(tmp_path: Path) -> None:
     theirs = reference("qwen3")
     theirs.save_pretrained(tmp_path, max_shard_size="60KB")

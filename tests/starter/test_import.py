@@ -8,19 +8,19 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from causerie.core import CauserieError, list_artifacts, open_artifact, sha256_file
-from causerie.model import add_lora, chunked_loss, init_model, load_model, save_adapter
-from causerie.starter import StarterConfig, add_starter_adapter, import_starter, kept_ids
+from causerie.hub import resolve
+from causerie.model import add_lora, chunked_loss, load_model, save_adapter
+from causerie.starter import NOTICE, StarterConfig, add_starter_adapter, import_starter, kept_ids, register_starter
 from causerie.starter import gemma as gemma_module
 from causerie.starter import package as package_module
+from causerie.starter import registration as registration_module
 from causerie.starter import vocabulary as vocabulary_module
+from causerie.store import open_store
 from causerie.text import load_chat_format, load_tokenizer
 from tests.model.test_gguf import GEMMA, write
 
@@ -132,7 +132,11 @@ def test_adapter_artifact_runs_on_its_base(exact: bool, packages: Path, workspac
     assert adapter.manifest.notices == base.manifest.notices
     assert {"README.md", "NOTICE.txt", "tokenizer.json"} <= {path.name for path in adapter.path.iterdir()}
     ids = torch.arange(9)[None]
-    plain, tuned, apart = load_model(base.path), load_model(adapter.path), load_model(adapter.path, merge_adapters=False)
+    plain, tuned, apart = (
+        load_model(base.path),
+        load_model(adapter.path),
+        load_model(adapter.path, merge_adapters=False),
+    )
     with torch.no_grad():
         assert not torch.allclose(plain(ids), tuned(ids))
         torch.testing.assert_close(apart(ids), tuned(ids), rtol=0, atol=1e-4)
@@ -141,6 +145,26 @@ def test_adapter_artifact_runs_on_its_base(exact: bool, packages: Path, workspac
     assert again.key == adapter.key
     if not exact:
         assert len(list_artifacts(workspace, "adapter")) == 1
+
+
+def test_registered_under_its_terms(
+    packages: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = StarterConfig(vocabulary="full")
+    with open_store(workspace) as store:
+        version = register_starter(config, workspace, store)
+        assert version.ref == "starter@1"
+        assert resolve(store, workspace, "starter").path == import_starter(config, workspace).path
+        source = shipped(tmp_path / "shipped", version.path(workspace))
+        add = registration_module.add_starter_adapter
+        monkeypatch.setattr(registration_module, "add_starter_adapter", lambda *given: add(*given, source))
+        for _ in range(2):
+            version = register_starter(config, workspace, store)
+    assert version.ref == "starter@2"
+    assert version.kind == "adapter"
+    assert version.parents == ("starter@1",)
+    assert "Gemma Terms of Use" in version.licence
+    assert NOTICE in version.notices
 
 
 def test_damaged_assets(packages: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,3 +200,20 @@ def test_shipped_cut_is_sane() -> None:
     assert keep == sorted(set(keep))
     assert set(range(4)) <= set(keep)
     assert kept_ids("full") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not package_module.starter_available(), reason="the starter's packages are not installed")
+def test_real_packages(workspace: Path) -> None:
+    """Slow (about ten seconds): converts the real 268M-parameter model."""
+    artifact = import_starter(StarterConfig(adapter=False), workspace)
+    tokenizer, model = load_tokenizer(artifact.path), load_model(artifact.path, dtype=torch.bfloat16)
+    text = "La tour Eiffel se trouve à Paris, en France. The Eiffel Tower is in Paris, the capital of France."
+    ids = torch.tensor([[tokenizer.eot_id, *tokenizer.encode(text)]])
+    assert tokenizer.decode(ids[0].tolist()) == text
+    with torch.no_grad():
+        hidden = model(ids)
+        nll = chunked_loss(model, hidden[0, :-1], ids[0, 1:]).mean()
+        next_words = tokenizer.decode([int(model.logits(hidden[0, -2]).argmax())])
+    assert nll < 2.5
+    assert next_words == "."

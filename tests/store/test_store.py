@@ -111,6 +111,23 @@ def test_asynchronous_code_can_wait_without_blocking(store: Store) -> None:
     assert asyncio.run(main()) == [1] * 5
 
 
+def test_a_caller_that_goes_away_does_not_stop_the_writer(store: Store) -> None:
+    """A task that is cancelled while its write waits: the write is dropped or done, and the next ones go on."""
+    gate = threading.Event()
+    holding = store.submit_work(lambda connection: gate.wait(5))
+
+    async def main() -> None:
+        task = asyncio.ensure_future(asyncio.wrap_future(store.submit(insert(users).values(person("gone")))))
+        await asyncio.sleep(0.02)
+        task.cancel()
+
+    asyncio.run(main())
+    gate.set()
+    assert holding.result() is True
+    assert store.write(insert(users).values(person("here"))) == 1
+    assert {row.id for row in store.read(select(users))} in ({"here"}, {"gone", "here"})
+
+
 def test_full_durability_is_set(store: Store) -> None:
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"

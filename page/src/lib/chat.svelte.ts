@@ -165,7 +165,7 @@ class Chat {
     if (abort.signal.aborted) return;
     await session.attemptQuietly(() => this.refresh());
     if (this.abort === abort) this.live = null;
-    await session.attemptQuietly(() => this.loadList());
+    await session.attemptQuietly(() => Promise.all([this.loadList(), session.load()]));
   }
 
   private addQuestion(id: string, content: string, parent: string | null) {

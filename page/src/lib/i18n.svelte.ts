@@ -40,11 +40,11 @@ class I18n {
     return new Intl.NumberFormat(this.language, { maximumSignificantDigits: Math.max(digits, 1) }).format(value);
   }
 
-  fixed(value: number, digits = 3): string {
-    return new Intl.NumberFormat(this.language, {
-      minimumFractionDigits: digits,
-      maximumFractionDigits: digits,
-    }).format(value);
+  /** A measured figure: three decimals, fewer for large ones, a real minus sign, and no minus before zero. */
+  figure(value: number): string {
+    const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
+    const options = { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: 'negative' } as const;
+    return new Intl.NumberFormat(this.language, options).format(value).replace('-', '−');
   }
 
   date(seconds: number): string {

@@ -87,6 +87,10 @@ export interface GateRow {
   low: number | null;
   high: number | null;
   margin: number | null;
+  floor?: number | null;
+  ceiling?: number | null;
+  promise?: boolean;
+  items?: number;
   passed: boolean;
   meaning: string;
 }
@@ -101,6 +105,7 @@ export interface Progress {
   stages: { name: string; time: number }[];
   step: number | null;
   total: number | null;
+  share: number | null;
   seconds_left: number | null;
   curve: [number, number][];
 }

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from causerie.align import DpoConfig, KtoConfig, dpo, kto, run_folder
+from causerie.align import DpoConfig, KtoConfig, dpo, kto
 from causerie.core import (
     Artifact,
     CauserieError,
@@ -17,6 +17,7 @@ from causerie.core import (
     artifact_key,
     code_digest,
     open_run,
+    read_json,
     read_jsonl,
     say,
     sha256_file,
@@ -27,7 +28,7 @@ from causerie.hub import ResolvedModel, promote, refuse, register, resolve
 from causerie.loop.config import GUARD_FILE, ImproveConfig
 from causerie.loop.gate import Verdict, judge
 from causerie.loop.rows import gate_rows
-from causerie.model import load_shape
+from causerie.model import shape_from_hf
 from causerie.store import Store, open_store
 
 ADAPTER_FROM_PARAMETERS = 50_000_000
@@ -142,8 +143,7 @@ def _round_key(config: ImproveConfig, incumbent: ResolvedModel, votes: Artifact,
 def _train(
     config: ImproveConfig, workspace: Path, incumbent: ResolvedModel, votes: Artifact, method: str, run: Run
 ) -> Artifact:
-    big = load_shape(incumbent.path).n_params >= ADAPTER_FROM_PARAMETERS
-    rank = config.lora_rank if config.lora_rank >= 0 else (ADAPTER_RANK if big else 0)
+    rank = _rank(config, incumbent)
     shared: dict[str, Any] = {
         "model": incumbent.path,
         "preferences": votes.path,
@@ -157,9 +157,22 @@ def _train(
     given = {"lr": config.lr or None, "steps": config.steps or None, "minutes": config.minutes or None}
     shared |= {name: value for name, value in given.items() if value is not None}
     learnt = DpoConfig(**shared) if method == "dpo" else KtoConfig(**shared)
-    what = f"{method} on {_count(votes)} votes, {'an adapter' if rank else 'all weights'}"
-    run.log("stage", name="train", text=what, run=run_folder(learnt, workspace).name)
-    return dpo(learnt, workspace) if isinstance(learnt, DpoConfig) else kto(learnt, workspace)
+    part = "an adapter" if rank or incumbent.kind == "adapter" else "all weights"
+    what = f"{method} on {_count(votes)} votes, {part}"
+    run.log("stage", name="train", text=what)
+    if isinstance(learnt, DpoConfig):
+        return dpo(learnt, workspace, events=run.log)
+    return kto(learnt, workspace, events=run.log)
+
+
+def _rank(config: ImproveConfig, incumbent: ResolvedModel) -> int:
+    """Rank of a new adapter; 0 for all weights, and for an incumbent that is an adapter already (it is trained on)."""
+    if incumbent.kind == "adapter":
+        return 0
+    if config.lora_rank >= 0:
+        return config.lora_rank
+    shape = shape_from_hf(read_json(incumbent.path / "config.json"))
+    return ADAPTER_RANK if shape.n_params >= ADAPTER_FROM_PARAMETERS else 0
 
 
 def _evaluate(
@@ -177,12 +190,17 @@ def _evaluate(
         chats=(guard,),
         prompts=guard,
         max_tokens=config.guard_max_tokens,
-        limits={"preference": config.max_heldout, "votes": config.max_heldout, "answer_loss": config.guard_rows, "ending": config.guard_prompts},
+        limits=_limits(config),
         seed=config.seed,
         confidence=config.confidence,
         name=f"{config.model}-gate",
     )
     return evaluate(asked, workspace)
+
+
+def _limits(config: ImproveConfig) -> dict[str, int]:
+    votes = dict.fromkeys(("preference", "votes"), config.max_heldout)
+    return {**votes, "answer_loss": config.guard_rows, "ending": config.guard_prompts}
 
 
 def _settle(

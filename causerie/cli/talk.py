@@ -1,0 +1,112 @@
+"""`causerie generate` and `causerie chat`: a model in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from causerie.cli.flags import JSON, WORKSPACE, show
+from causerie.core import workspace_path
+from causerie.hub import resolve
+from causerie.infer import EngineConfig, Sampling
+from causerie.store import open_store
+from causerie.text import StreamDecoder, load_chat_format
+
+MODEL = Annotated[str, Parameter(help="Registry name, name@number, or a model folder.")]
+
+
+def folder_of(ref: str, workspace: Path) -> Path:
+    """The folder of the model that `ref` names."""
+    if not (workspace / "causerie.db").exists():
+        return resolve(None, workspace, ref).path
+    with open_store(workspace) as store:
+        return resolve(store, workspace, ref).path
+
+
+def generate(
+    model: MODEL,
+    *,
+    prompt: Annotated[str, Parameter(help="The question, or with --raw the text to continue.")],
+    greedy: Annotated[bool, Parameter(help="Always the likeliest token.", negative="")] = False,
+    raw: Annotated[bool, Parameter(help="Continue the text instead of answering it.", negative="")] = False,
+    max_tokens: int = 256,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    seed: int | None = None,
+    workspace: WORKSPACE = None,
+    json: JSON = False,
+) -> None:
+    """Answer a prompt, or continue a text."""
+    folder = folder_of(model, workspace_path(workspace))
+    chat = load_chat_format(folder)
+    messages = [{"role": "user", "content": prompt}]
+    ids = [chat.tokenizer.eot_id, *chat.tokenizer.encode(prompt)] if raw else chat.prompt(messages)
+    stops = (chat.tokenizer.eot_id, *chat.stop_ids)
+    heat = 0.0 if greedy else temperature
+    sampling = Sampling(max_tokens=max_tokens, temperature=heat, top_p=top_p, seed=seed, stop_ids=stops)
+    pieces, last = [], None
+    for text, event in _stream(folder, ids, sampling):
+        pieces.append(text)
+        last = event
+        if not json:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    finish = last.finish if last else "stop"
+    result = {"text": "".join(pieces), "finish": finish, "prompt_tokens": len(ids)}
+    show(result, json, lambda _: " " if not pieces else "")
+
+
+def chat(
+    model: MODEL,
+    *,
+    system: Annotated[str, Parameter(help="What the assistant is told beforehand.")] = "",
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    max_tokens: int = 512,
+    workspace: WORKSPACE = None,
+) -> None:
+    """Talk to a model: one question a line; an empty line or end of input leaves."""
+    folder = folder_of(model, workspace_path(workspace))
+    chat_format = load_chat_format(folder)
+    engine = _engine(folder)
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop_ids=chat_format.stop_ids)
+    messages = [{"role": "system", "content": system}] if system else []
+    while question := _ask():
+        messages.append({"role": "user", "content": question})
+        answer = ""
+        for text, _ in _stream(folder, chat_format.prompt(messages), sampling, engine):
+            answer += text
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        messages.append({"role": "assistant", "content": answer})
+
+
+def _ask() -> str:
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return ""
+
+
+def _engine(folder: Path) -> Any:
+    from causerie.infer import Engine
+
+    return Engine(folder, EngineConfig())
+
+
+def _stream(folder: Path, ids: list[int], sampling: Sampling, engine: Any = None) -> Iterator[tuple[str, Any]]:
+    engine = engine or _engine(folder)
+    chat_format = load_chat_format(folder)
+    decoder = StreamDecoder(chat_format.tokenizer)
+    engine.add("cli", ids, sampling)
+    while engine.has_work:
+        for event in engine.step():
+            yield decoder.push([i for i in event.ids if i not in sampling.stop_ids]), event
+    rest = decoder.finish()
+    if rest:
+        yield rest, event

@@ -1,0 +1,123 @@
+"""The ledger: one Parquet row for every document seen, with every measure, every failed rule and an excerpt.
+
+It answers "why is this page not in the corpus?" and "what would another threshold keep?" without a new run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from causerie.data.curate import Judged
+from causerie.data.filters import MEASURES
+
+EXCERPT: Final = 400
+"""Characters of each text kept in the ledger."""
+ROWS: Final = 1_000
+
+_COLUMNS: Final = (
+    ("id", pa.string()),
+    ("source", pa.string()),
+    ("index", pa.int64()),
+    ("url", pa.string()),
+    ("title", pa.string()),
+    ("license", pa.string()),
+    ("kept", pa.bool_()),
+    ("rule", pa.string()),
+    ("failed", pa.list_(pa.string())),
+    ("note", pa.string()),
+    ("lang", pa.string()),
+    ("lang_share", pa.float64()),
+    ("extractor", pa.string()),
+    ("bytes_in", pa.int64()),
+    ("bytes", pa.int64()),
+    ("emails", pa.int64()),
+    ("phones", pa.int64()),
+    ("addresses", pa.int64()),
+    ("eval_overlap", pa.int64()),
+    ("duplicate_of", pa.string()),
+    ("similarity", pa.float64()),
+    ("excerpt", pa.string()),
+)
+SCHEMA: Final = pa.schema([*_COLUMNS, *((name, pa.float64()) for name in MEASURES)])
+"""Columns of the ledger: facts and verdicts, then every measure (null where a document was never read)."""
+
+
+class LedgerWriter:
+    """Writes rows in order; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> LedgerWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def add(self, row: Judged) -> None:
+        """Append one document."""
+        facts = {name: value for name, value in row.as_dict().items() if name in SCHEMA.names}
+        text = {"kept": not row.rule, "bytes": len(row.text.encode()), "excerpt": row.text[:EXCERPT]}
+        self._rows.append({**facts, **text, **row.values})
+        if len(self._rows) >= ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+            self._rows = []
+
+
+def read_ledger(corpus: Path) -> Any:
+    """The ledger of a corpus as a pyarrow table."""
+    return pq.read_table(corpus / "ledger.parquet")
+
+
+class Counts:
+    """What was seen, kept and dropped; `metrics()` is what the corpus's manifest records."""
+
+    def __init__(self) -> None:
+        self.documents_in = 0
+        self.bytes_in = 0
+        self.dropped: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
+        self.kept_bytes: Counter[str] = Counter()
+        self.sources: dict[str, Counter[str]] = {}
+        self.masked: Counter[str] = Counter()
+
+    def add(self, row: Judged) -> None:
+        """Count one document, under one rule when it is dropped."""
+        self.documents_in += 1
+        self.bytes_in += row.bytes_in
+        of_source = self.sources.setdefault(row.source, Counter())
+        of_source["documents_in"] += 1
+        if row.rule:
+            self.dropped[row.rule] += 1
+            return
+        size = len(row.text.encode())
+        self.kept[row.lang] += 1
+        self.kept_bytes[row.lang] += size
+        of_source["documents_kept"] += 1
+        of_source["bytes_kept"] += size
+        self.masked.update(emails=row.emails, phones=row.phones, addresses=row.addresses)
+
+    def metrics(self) -> dict[str, Any]:
+        """Plain JSON: documents_in = documents_kept + the sum of dropped."""
+        languages = {lang: {"documents": n, "bytes": self.kept_bytes[lang]} for lang, n in self.kept.most_common()}
+        return {
+            "documents_in": self.documents_in,
+            "documents_kept": self.kept.total(),
+            "dropped": dict(sorted(self.dropped.items(), key=lambda item: (-item[1], item[0]))),
+            "bytes_in": self.bytes_in,
+            "bytes_kept": self.kept_bytes.total(),
+            "by_language": languages,
+            "by_source": {name: dict(counts) for name, counts in self.sources.items()},
+            "masked": dict(self.masked),
+        }

@@ -1,0 +1,239 @@
+"""The page in Debian's Chromium, over a scripted engine: chat, votes, drafts, languages, a round of improvement."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from .conftest import Served
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-quic",
+]  # fmt: skip
+
+expect.set_options(timeout=20_000)  # machines that run this are sometimes busy
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium at /usr/bin/chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser, served: Served) -> Iterator[Page]:
+    """A fresh reader; anything that the browser complains about, or a request to elsewhere, fails the test."""
+    context = browser.new_context(base_url=served.url, locale="en-GB", viewport={"width": 1180, "height": 800})
+    found = context.new_page()
+    complaints: list[str] = []
+    found.on("pageerror", lambda error: complaints.append(str(error)))
+    found.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    found.on("request", lambda request: None if request.url.startswith(served.url) else complaints.append(request.url))
+    found.on("dialog", lambda dialog: dialog.accept())
+    found.goto("/")
+    yield found
+    context.close()
+    assert complaints == []
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Answer finished.")).to_be_attached()
+
+
+def test_chat_vote_with_reasons_and_withdraw(page: Page, served: Served) -> None:
+    ask(page, "What colour is the sea?")
+    answer = page.get_by_role("article", name="demo@2")
+    expect(answer).to_contain_text("The sea is blue.")
+    expect(page.get_by_role("link", name="What colour is the sea?")).to_be_visible()
+    answer.get_by_role("button", name="Good answer").click()
+    expect(answer).to_contain_text("Recorded: a good answer.")
+    answer.get_by_role("button", name="Correct").click()
+    answer.get_by_label("Comment (optional)").fill("Nice & short")
+    answer.get_by_role("button", name="Add", exact=True).click()
+    expect(answer.get_by_role("button", name="Add", exact=True)).to_be_hidden()
+    stats = served.get("/api/teach?model=demo")
+    assert (stats["counts"], stats["withdrawn"]) == ({"up": 1}, 1)
+    answer.get_by_role("button", name="Withdraw").click()
+    expect(page.get_by_text("Withdrawn: it will not be learnt from.")).to_be_visible()
+    expect(answer.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "false")
+    assert served.get("/api/teach?model=demo")["counts"] == {}
+
+
+def test_two_drafts_are_compared_blind_and_the_choice_is_shown(page: Page, served: Served) -> None:
+    served.script.answer = lambda _prompt, seed: f"Bread costs $5, never $10. {seed}"
+    page.get_by_label("Two drafts").check()
+    ask(page, "What does bread cost?")
+    expect(page.get_by_role("region", name="Draft A")).to_contain_text("$5, never $10.")
+    expect(page.get_by_role("region", name="Draft B")).to_be_visible()
+    assert page.get_by_role("button", name="demo@2").count() == 0
+    page.get_by_role("button", name="B is better").click()
+    expect(page.get_by_text("Recorded: B is better.")).to_be_visible()
+    expect(page.get_by_role("button", name="Where demo@2 comes from")).to_have_count(2)
+    assert served.get("/api/teach?model=demo")["counts"] == {"choice": 1}
+    page.reload()
+    expect(page.get_by_text("Recorded: B is better.")).to_be_visible()
+    page.get_by_role("button", name="Withdraw").click()
+    expect(page.get_by_role("button", name="No preference")).to_be_visible()
+
+
+def test_teach_a_better_answer_then_regenerate_and_turn_back(page: Page, served: Served) -> None:
+    ask(page, "Hello")
+    page.get_by_role("button", name="Teach a better answer").click()
+    page.get_by_label("What should the answer have been?").fill("Good **day** to you.")
+    page.get_by_role("button", name="Teach this answer").click()
+    expect(page.locator("article strong", has_text="day")).to_be_visible()
+    expect(page.get_by_text("corrected by you")).to_be_visible()
+    assert served.get("/api/teach?model=demo")["counts"] == {"edit": 1}
+    served.script.answer = lambda _prompt, _seed: "La mer est bleue."
+    page.get_by_role("button", name="Answer again").click()
+    expect(page.get_by_text("La mer est bleue.")).to_be_visible()
+    expect(page.get_by_text("2 of 2")).to_be_visible()
+    page.get_by_role("button", name="Previous answer").click()
+    expect(page.get_by_text("corrected by you")).to_be_visible()
+
+
+def test_stop_and_a_reload_in_the_middle(page: Page, served: Served) -> None:
+    served.script.pause = 0.05
+    served.script.answer = lambda _prompt, _seed: "The sea is blue. " * 60
+    page.get_by_label("Your message").fill("Tell me a long story")
+    page.keyboard.press("Enter")
+    expect(page.locator("article", has_text="The sea is blue.")).to_be_visible()
+    page.reload()
+    expect(page.locator("article", has_text="The sea is blue.")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped", exact=True)).to_be_visible()
+    assert served.script.cancelled == 1
+
+
+def test_conversations_and_lineage_with_the_keyboard(page: Page) -> None:
+    ask(page, "First")
+    page.get_by_role("button", name="Rename “First”").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("About the sea")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="About the sea")).to_be_visible()
+    page.get_by_role("button", name="Where demo@2 comes from").focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Where demo@2 comes from")
+    expect(dialog.get_by_role("button", name="demo@1")).to_be_visible()
+    expect(dialog).to_contain_text("Made for tests.")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Delete “About the sea”").click()
+    expect(page.get_by_text("No conversations yet")).to_be_visible()
+    expect(page.get_by_text("What shall we talk about?")).to_be_visible()
+
+
+def test_language_and_theme_are_kept(page: Page) -> None:
+    page.get_by_label("Language").select_option("fr")
+    expect(page.get_by_text("De quoi parlons-nous")).to_be_visible()
+    assert page.evaluate("document.documentElement.lang") == "fr"
+    page.get_by_role("button", name="Couleurs\u00a0: Comme le système").click()
+    page.get_by_role("button", name="Couleurs\u00a0: Clair").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Couleurs\u00a0: Sombre")).to_be_visible()
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+
+
+def test_improve_promotes_and_rolls_back(page: Page, served: Served) -> None:
+    page.get_by_role("link", name="Teach").click()
+    page.get_by_role("button", name="Improve").click()
+    expect(page.get_by_text("Training a candidate")).to_be_visible()
+    expect(page.get_by_text("Promoted: demo@3 answers now.")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("img", name=re.compile("Training loss from 0.684"))).to_be_visible()
+    expect(
+        page.get_by_role("row", name=re.compile("Preference for what people chose.*\\+0.012 … \\+0.097"))
+    ).to_be_visible()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("demo")
+    expect(page.get_by_label("Model", exact=True)).to_contain_text("demo@3")
+    page.get_by_role("button", name="Go back to demo@2").click()
+    expect(page.get_by_text("demo@2 answers now.")).to_be_visible()
+    assert served.get("/api/state")["models"][0]["version"] == "demo@2"
+    page.get_by_role("link", name="Runs").click()
+    expect(page.get_by_role("article", name=re.compile("^dpo-demo"))).to_contain_text("done")
+
+
+def test_a_refusal_says_why_in_both_languages(page: Page, served: Served) -> None:
+    (served.workspace / "improve-verdict").write_text("refused")
+    page.get_by_role("link", name="Teach").click()
+    page.get_by_role("button", name="Improve").click()
+    expect(page.get_by_text("Refused: demo@2 goes on answering.")).to_be_visible(timeout=20_000)
+    page.get_by_label("Language").select_option("fr")
+    expect(page.get_by_text("Refusée\u00a0: demo@2 continue de répondre.")).to_be_visible()
+
+
+PAYLOADS = Path(__file__).parent.joinpath("xss_payloads.txt").read_text(encoding="utf-8").split("\n----\n")
+
+
+def test_injected_markup_does_nothing(page: Page, served: Served) -> None:
+    """Answers, questions and titles full of markup leave no element that runs, loads or looks like the page's own."""
+    answer = "\n\n".join(PAYLOADS)
+    served.script.answer = lambda _prompt, _seed: answer
+    conversation = served.post("/api/conversations", {"title": PAYLOADS[0][:200]})["id"]
+    body: dict[str, Any] = {
+        "conversation": conversation,
+        "model": "demo",
+        "content": answer,
+        "params": {"max_tokens": 8000},
+    }
+    assert served.send("POST", "/api/chat", body).status_code == 200
+    page.evaluate("() => { window.attacked = 0; window.alert = () => { window.attacked += 1; }; }")
+    page.goto(f"/#/c/{conversation}")
+    expect(page.locator(".markdown")).to_contain_text("onerror")
+    harmful = page.evaluate("""() => {
+        const bad = [];
+        for (const node of document.querySelectorAll('.markdown *, .question *, nav li *')) {
+            if (/^(script|iframe|object|embed|form|input|style|img|video|audio|base|meta|math|link)$/i.test(node.tagName)) bad.push(node.outerHTML);
+            for (const { name, value } of node.attributes) {
+                if (/^on|^style$|^id$|^name$|^src/i.test(name) && node.closest('.markdown')) bad.push(name);
+                if (name === 'href' && node.closest('.markdown') && !/^(https?:|mailto:)/i.test(value)) bad.push(value);
+            }
+        }
+        return bad;
+    }""")
+    assert harmful == []
+    for link in page.locator(".markdown a").all():
+        assert link.get_attribute("rel") == "noopener noreferrer nofollow"
+    page.mouse.move(400, 400)
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.attacked") == 0
+
+
+def test_markdown_is_drawn_and_money_is_not_maths(page: Page, served: Served) -> None:
+    text = "# Costs\n\n| item | price |\n|---|---|\n| bread | $5 |\n\n- one\n- two\n\n```python\nprint('<b>')\n```\n\nFrom $5 to $10."
+    served.script.answer = lambda _prompt, _seed: text
+    ask(page, "Costs?")
+    expect(page.get_by_role("cell", name="$5")).to_be_visible()
+    expect(page.locator("pre code")).to_have_text("print('<b>')\n")
+    expect(page.get_by_text("From $5 to $10.")).to_be_visible()
+    expect(page.locator(".markdown li")).to_have_count(2)
+
+
+def test_nothing_is_wider_than_a_phone(page: Page, served: Served) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    served.post("/api/improve", {"model": "demo"})
+    served.script.answer = lambda _prompt, _seed: "x" * 300 + "\n\n```\n" + "y " * 200 + "\n```"
+    ask(page, "Wide?")
+    for view in ("Chat", "Teach", "Runs"):
+        page.get_by_role("link", name=view, exact=True).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
+        too_wide = (
+            "() => [...document.querySelectorAll('.view, .log')].some((box) => box.scrollWidth > box.clientWidth)"
+        )
+        assert page.evaluate(too_wide) is False, view
+    page.get_by_role("link", name="Chat", exact=True).click()
+    page.get_by_role("button", name="Conversations").click()
+    expect(page.get_by_role("button", name="New conversation")).to_be_in_viewport()

@@ -1,0 +1,209 @@
+"""The client and its worker process: streaming, cancelling, and surviving the worker's death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from causerie.core import CauserieError
+from causerie.infer import Completion, EngineClient, EngineConfig, Event, Sampling
+from causerie.infer.protocol import FrameBuffer, encode_frame
+from causerie.model import Transformer
+
+from .tiny import naive_greedy, prompt_of
+
+CONFIG = EngineConfig(threads=1, max_running=2)
+
+
+def with_client(folder: Path, body: Callable[[EngineClient], Awaitable[None]]) -> None:
+    """Run a test's body with a started client."""
+
+    async def main() -> None:
+        client = EngineClient(folder, CONFIG)
+        await client.start()
+        try:
+            await asyncio.wait_for(body(client), 60)
+        finally:
+            await client.stop()
+
+    asyncio.run(main())
+
+
+async def collect(events: AsyncIterator[Event]) -> Completion:
+    seen = [event async for event in events]
+    assert seen[-1].finish is not None
+    assert all(event.finish is None for event in seen[:-1])
+    return Completion([token for event in seen for token in event.ids], [], seen[-1].finish)
+
+
+def test_the_front_door_and_the_client_load_no_torch() -> None:
+    code = "import sys, causerie.infer; causerie.infer.EngineClient; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_streams_cancels_and_refuses(folder: Path, qwen: Transformer) -> None:
+    async def body(client: EngineClient) -> None:
+        assert client.info["stop_ids"] == [3, 5]
+        greedy = Sampling(max_tokens=6, temperature=0)
+        wanted = [naive_greedy(qwen, prompt_of(9, seed=seed), 6) for seed in range(4)]
+        streams = [collect(client.generate(prompt_of(9, seed=seed), greedy)) for seed in range(4)]
+        assert [item.ids for item in await asyncio.gather(*streams)] == wanted
+
+        with pytest.raises(CauserieError) as caught:
+            await collect(client.generate([], greedy))
+        assert caught.value.code == "CAU-3101"
+
+        long = Sampling(max_tokens=240)
+        stream = client.generate([1], long, request_id="mine")
+        await anext(stream)
+        with pytest.raises(CauserieError):
+            await anext(client.generate([1], long, request_id="mine"))
+        await client.cancel("mine")
+        assert (await collect(stream)).finish == "cancelled"
+
+        left = client.generate([1, 2], long)
+        await anext(left)
+        await left.aclose()
+        assert (await collect(client.generate(prompt_of(9), greedy))).ids == wanted[0]
+        assert client.restarts == 0
+
+    with_client(folder, body)
+
+
+def test_a_killed_worker_comes_back(folder: Path, qwen: Transformer) -> None:
+    """Running requests end with an error, queued ones are served by the new worker, and so are new ones."""
+
+    async def body(client: EngineClient) -> None:
+        wanted = naive_greedy(qwen, prompt_of(9), 6)
+        running = [client.generate([1, index], Sampling(max_tokens=250, stop_ids=())) for index in range(2)]
+        for stream in running:
+            await anext(stream)
+        os.kill(client.info["pid"], signal.SIGSTOP)  # so that the queue cannot empty before the kill
+        queued = asyncio.create_task(collect(client.generate(prompt_of(9), Sampling(max_tokens=6, temperature=0))))
+        await asyncio.sleep(0.05)
+        os.kill(client.info["pid"], signal.SIGKILL)
+        endings = [(await collect(stream)).finish for stream in running]
+        assert endings == ["error", "error"]
+        assert (await queued).ids == wanted
+        assert client.restarts == 1
+        assert (await collect(client.generate(prompt_of(9), Sampling(max_tokens=6, temperature=0)))).ids == wanted
+
+    with_client(folder, body)
+
+
+def test_a_folder_without_a_model_says_so(tmp_path: Path) -> None:
+    client = EngineClient(tmp_path, CONFIG)
+    with pytest.raises(CauserieError) as caught:
+        asyncio.run(client.start())
+    assert caught.value.code == "CAU-3005"
+    with pytest.raises(CauserieError) as caught:
+        asyncio.run(collect(client.generate([1], Sampling())))
+    assert caught.value.code == "CAU-3107"
+
+
+FAKE = """
+import argparse, socket, sys
+parser = argparse.ArgumentParser()
+for name in ("--model", "--fd", "--config"):
+    parser.add_argument(name)
+given = parser.parse_args()
+from causerie.infer.protocol import FrameBuffer, encode_frame
+connection, buffer = socket.socket(fileno=int(given.fd)), FrameBuffer()
+connection.sendall(encode_frame({"type": "info", "protocol": 1, "info": {}}))
+while data := connection.recv(1 << 16):
+    for message in buffer.push(data):
+        if message["type"] != "generate":
+            continue
+        name = message["id"]
+        if name == "poison":
+            connection.sendall(encode_frame({"type": "admitted", "ids": [name]}))
+            sys.exit(1)
+        if name == "nonsense":
+            connection.sendall(REPLY)
+        event = {"request_id": name, "ids": [7], "finish": "stop"}
+        connection.sendall(encode_frame({"type": "events", "events": [event]}))
+"""
+
+
+def with_fake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: Callable[[EngineClient], Awaitable[None]], reply: bytes = b""
+) -> None:
+    """Run a test's body with a client whose worker is a script that misbehaves on demand."""
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE.replace("REPLY", repr(reply)))
+    monkeypatch.setattr("causerie.infer.client.WORKER", (str(script),))
+    with_client(tmp_path, body)
+
+
+def test_a_request_that_kills_twice_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(client: EngineClient) -> None:
+        assert (await collect(client.generate([1], Sampling(), request_id="poison"))).finish == "error"
+        assert client.restarts >= 1
+        assert (await collect(client.generate([1], Sampling()))).ids == [7]
+
+    with_fake(tmp_path, monkeypatch, body)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [struct.pack(">I", 2**31), struct.pack(">I", 5) + b"hello", encode_frame({"type": "events", "events": [3]})],
+    ids=["too long", "no JSON", "no event"],
+)
+def test_a_worker_that_talks_nonsense_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    async def body(client: EngineClient) -> None:
+        nonsense = asyncio.create_task(anext(client.generate([1], Sampling(), request_id="nonsense")))
+        while not client.restarts:
+            await asyncio.sleep(0.01)
+        nonsense.cancel()
+        assert (await collect(client.generate([1], Sampling()))).ids == [7]
+
+    with_fake(tmp_path, monkeypatch, body, reply)
+
+
+def test_a_worker_that_cannot_start_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(client: EngineClient) -> None:
+        (tmp_path / "fake.py").write_text("raise SystemExit(3)")
+        with pytest.raises(CauserieError) as caught:
+            await collect(client.generate([1], Sampling(), request_id="poison"))
+        assert caught.value.code == "CAU-3107"
+        assert not client.running
+        with pytest.raises(CauserieError):
+            await collect(client.generate([1], Sampling()))
+
+    with_fake(tmp_path, monkeypatch, body)
+
+
+def test_a_worker_ends_with_its_parent(folder: Path) -> None:
+    """It goes when the socket closes, even with work to do."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "causerie.infer.worker", "--model", str(folder), "--fd", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
+    with ours:
+        ours.settimeout(60)
+        assert received(ours, 1)[0]["type"] == "info"
+        ours.sendall(encode_frame({"type": "generate", "id": "c", "prompt_ids": [1], "sampling": {}}))
+        assert received(ours, 1)[0] == {"type": "admitted", "ids": ["c"]}
+    assert process.wait(timeout=30) == 0
+
+
+def received(connection: socket.socket, count: int) -> list[dict[str, Any]]:
+    """At least `count` messages from a socket."""
+    buffer, found = FrameBuffer(), []
+    while len(found) < count:
+        data = connection.recv(1 << 16)
+        assert data, "the worker closed the socket"
+        found += buffer.push(data)
+    return found

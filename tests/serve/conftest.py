@@ -1,0 +1,229 @@
+"""A server with a scripted engine: what it says, how fast, and what goes wrong are chosen by each test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from starlette.applications import Starlette
+
+from causerie.core import write_artifact
+from causerie.infer import Event, Sampling
+from causerie.serve import EnginePool, Server, create_app
+from causerie.store import Store, open_store
+from causerie.text import Tokenizer, train_bpe
+
+ANSWER = "Bonjour ! L'été est là 🙂, et voilà."
+
+
+@dataclass
+class Script:
+    """What every scripted engine does."""
+
+    answer: str = ANSWER
+    delay: float = 0.0
+    fail_after: int | None = None
+    endless: bool = False
+    live: int = 0
+    peak: int = 0
+    asked: list[tuple[list[int], Sampling, str]] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """As it was made; answers under way are not forgotten."""
+        live = self.live
+        self.__init__()  # type: ignore[misc]
+        self.live = live
+
+
+class ScriptedEngine:
+    """An engine that says what the script holds, one token a step."""
+
+    def __init__(self, folder: Path, script: Script, tokenizer: Tokenizer) -> None:
+        self.info = {"max_seq_len": 256}
+        self.folder = folder
+        self.script = script
+        self.tokenizer = tokenizer
+        self.running = False
+
+    async def start(self) -> None:
+        """Begin."""
+        self.running = True
+
+    async def stop(self) -> None:
+        """End."""
+        self.running = False
+
+    async def generate(self, prompt_ids: list[int], sampling: Sampling, *, salt: str = "") -> AsyncIterator[Event]:
+        """The scripted answer."""
+        script = self.script
+        script.asked.append((prompt_ids, sampling, salt))
+        script.live += 1
+        script.peak = max(script.peak, script.live)
+        try:
+            async for event in self._events(len(prompt_ids), sampling):
+                await asyncio.sleep(script.delay)
+                yield event
+        finally:
+            script.live -= 1
+
+    async def _events(self, prompt: int, sampling: Sampling) -> AsyncIterator[Event]:
+        ids = self.tokenizer.encode(self.script.answer)
+        drawn = 0
+        while True:
+            for id in ids:
+                drawn += 1
+                last = drawn == sampling.max_tokens
+                logprobs = [-drawn / 100] if sampling.logprobs else []
+                yield Event("r", [id], logprobs, "length" if last else None, prompt, drawn)
+                if last:
+                    return
+                if drawn == self.script.fail_after:
+                    yield Event("r", [], [], "error", prompt, drawn)
+                    return
+            if not self.script.endless:
+                break
+        logprobs = [-0.01] if sampling.logprobs else []
+        yield Event("r", [sampling.stop_ids[0]], logprobs, "stop", prompt, drawn + 1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A small tokenizer of ours."""
+    return train_bpe([ANSWER, "Quelle belle journée ! The quick brown fox. user assistant system"] * 3, 320)
+
+
+@pytest.fixture(scope="module")
+def script_of_module() -> Script:
+    """The script that all engines of a test module follow."""
+    return Script()
+
+
+@pytest.fixture
+def script(script_of_module: Script) -> Script:
+    """The script, as at first; change it before asking."""
+    script_of_module.reset()
+    return script_of_module
+
+
+@pytest.fixture(autouse=True)
+def _fresh_script(script: Script) -> None:
+    """No test sees what another left in the script."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace for a test module."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer: Tokenizer, home: Path) -> Path:
+    """A model folder as far as the server reads it."""
+    with write_artifact(home, "model", "petit", "ab" * 32) as draft:
+        tokenizer.save(draft.path)
+    assert draft.artifact is not None
+    return draft.artifact.path
+
+
+@pytest.fixture
+def pool(script_of_module: Script, tokenizer: Tokenizer) -> EnginePool:
+    """A pool of scripted engines."""
+    return EnginePool(lambda folder: ScriptedEngine(folder, script_of_module, tokenizer))
+
+
+@pytest.fixture(scope="module")
+def store(home: Path) -> Iterator[Store]:
+    """An open store."""
+    with open_store(home) as store:
+        yield store
+
+
+@pytest.fixture
+def app(pool: EnginePool, store: Store, folder: Path) -> Starlette:
+    """The application in single-user mode, serving the model `petit` version 3."""
+    return create_app(pool, store=store, lifespans=[serving(pool, folder)])
+
+
+@pytest.fixture(scope="module")
+def shared_pool(script_of_module: Script, tokenizer: Tokenizer) -> EnginePool:
+    """The pool of the module's server."""
+    return EnginePool(lambda folder: ScriptedEngine(folder, script_of_module, tokenizer))
+
+
+def serving(pool: EnginePool, folder: Path) -> Callable[[Starlette], object]:
+    """A lifespan that loads the model."""
+
+    @asynccontextmanager
+    async def life(_app: Starlette) -> AsyncIterator[None]:
+        await pool.load("petit", folder, 3)
+        yield
+
+    return life
+
+
+@dataclass
+class Running:
+    """A server in a thread."""
+
+    server: Server
+    thread: threading.Thread
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self.server.url
+
+    def stop(self) -> None:
+        """End it and wait for that."""
+        self.server.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Start servers on free ports; they are stopped at the end."""
+    running: list[Running] = []
+
+    def begin(app: Starlette, **options: object) -> Running:
+        ready = threading.Event()
+        server = Server(app, port=0, on_ready=lambda _url: ready.set(), **{"grace": 1, **options})
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        assert ready.wait(20)
+        running.append(Running(server, thread))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        each.stop()
+
+
+@pytest.fixture(scope="module")
+def server(start: Start, shared_pool: EnginePool, store: Store, folder: Path) -> Running:
+    """The application on a free loopback port, the same for all tests of a module."""
+    return start(create_app(shared_pool, store=store, lifespans=[serving(shared_pool, folder)]))
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[openai.OpenAI]:
+    """The official client, without retries."""
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="anything", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def http(server: Running) -> Iterator[httpx.Client]:
+    """A plain HTTP client."""
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        yield client

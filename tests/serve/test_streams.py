@@ -1,0 +1,225 @@
+"""What happens around an answer: leaving clients, full servers, the end of the server, metering."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, select
+from starlette.applications import Starlette
+
+from causerie.core import CauserieError
+from causerie.serve import ApiError, EnginePool, Gate, create_app, create_key
+from causerie.serve import events as sse
+from causerie.store import Store, usage
+from tests.serve.conftest import ANSWER, Running, Script, ScriptedEngine, Start, serving
+
+QUESTION = {"model": "petit", "messages": [{"role": "user", "content": "a"}]}
+CHAT = "/v1/chat/completions"
+
+
+def wait_for(what: Callable[[], object], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def metered(store: Store) -> Store:
+    """The store without any usage yet."""
+    store.write(delete(usage))
+    return store
+
+
+def lines_of(answer: httpx.Response) -> list[str]:
+    return [line for line in answer.iter_lines() if line]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_stops_the_engine(stream: bool, server: Running, script: Script, metered: Store) -> None:
+    script.endless, script.delay = True, 0.1
+    body = QUESTION | {"stream": stream, "max_tokens": 240, "n": 2}
+    with httpx.Client(base_url=server.url, timeout=0.5 if not stream else 20) as http:
+        if stream:
+            with http.stream("POST", CHAT, json=body) as answer:
+                for _ in zip(range(6), answer.iter_lines(), strict=False):
+                    pass
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                http.post(CHAT, json=body)
+    wait_for(lambda: script.live == 0)
+    assert script.peak == 2
+    wait_for(lambda: metered.read(select(usage)))
+    (row,) = metered.read(select(usage))
+    assert row.status == 499
+    assert row.completion_tokens > 0
+    assert server.server._app.state.office.pool.gate == Gate()
+
+
+def test_one_leaving_client_leaves_the_others_alone(server: Running, script: Script) -> None:
+    script.delay = 0.02
+    body = QUESTION | {"stream": True}
+    with httpx.Client(base_url=server.url, timeout=20) as http, http.stream("POST", CHAT, json=body) as stays:
+        with http.stream("POST", CHAT, json=body) as leaves:
+            next(leaves.iter_lines())
+        text = [json.loads(line[6:]) for line in lines_of(stays) if line.startswith("data: {")]
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in text) == ANSWER
+
+
+def test_a_silent_stream_gets_heartbeats_that_clients_skip(
+    server: Running, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.05)
+    script.delay = 0.12
+    body = QUESTION | {"stream": True, "max_tokens": 2}
+    with httpx.stream("POST", server.url + CHAT, json=body, timeout=20) as answer:
+        lines = lines_of(answer)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["x-causerie-version"] == "petit@3"
+        assert answer.headers["x-request-id"].startswith("req_")
+    assert sum(line.startswith(":") for line in lines) >= 2
+    assert lines[-1] == "data: [DONE]"
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0) as client:
+        chunks = list(client.chat.completions.create(**body))
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_every_chunk_is_valid_utf8(server: Running, script: Script) -> None:
+    script.answer = "🙂👩‍👩‍👧é日本"
+    with httpx.stream("POST", server.url + CHAT, json=QUESTION | {"stream": True}) as answer:
+        frames = [chunk.decode() for chunk in answer.iter_bytes()]
+    pieces = [json.loads(line[6:]) for frame in frames for line in frame.split("\n") if line.startswith("data: {")]
+    assert "".join(p["choices"][0]["delta"].get("content", "") for p in pieces) == script.answer
+
+
+def test_a_full_server_refuses_with_retry_after(start: Start, script: Script, tokenizer: object, folder: Path) -> None:
+    pool = EnginePool(lambda folder: ScriptedEngine(folder, script, tokenizer), gate=Gate(max_answers=2))
+    running = start(create_app(pool, lifespans=[serving(pool, folder)]))
+    script.endless, script.delay = True, 0.02
+    with httpx.Client(base_url=running.url, timeout=20) as http:
+        with http.stream("POST", CHAT, json=QUESTION | {"stream": True, "n": 2}) as first:
+            lines = first.iter_lines()  # the connection is closed when this is forgotten
+            next(lines)
+            for stream in (False, True):
+                answer = http.post(CHAT, json=QUESTION | {"stream": stream})
+                assert answer.status_code == 503
+                assert answer.json()["error"]["code"] == "CAU-6006"
+                assert int(answer.headers["retry-after"]) > 0
+            assert http.get("/health").status_code == 200
+        script.endless = False
+        wait_for(lambda: script.live == 0)
+        wait_for(lambda: http.post(CHAT, json=QUESTION).status_code == 200)
+
+
+def test_a_key_with_too_much_under_way_gets_429(
+    start: Start, script: Script, tokenizer: object, folder: Path, store: Store
+) -> None:
+    pool = EnginePool(lambda folder: ScriptedEngine(folder, script, tokenizer), gate=Gate(max_per_key=1))
+    running = start(create_app(pool, store=store, keys_required=True, lifespans=[serving(pool, folder)]))
+    (_, one), (_, other) = create_key(store, "one"), create_key(store, "other")
+    script.delay = 0.05
+    body, mine = QUESTION | {"stream": True}, {"api-key": one}
+    with (
+        httpx.Client(base_url=running.url, timeout=20) as http,
+        http.stream("POST", CHAT, json=body, headers=mine) as first,
+    ):
+        lines = first.iter_lines()
+        next(lines)
+        refused = http.post(CHAT, json=QUESTION, headers=mine)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert "retry-after" in refused.headers
+        accepted = http.post(CHAT, json=QUESTION | {"max_tokens": 1}, headers={"api-key": other})
+        assert accepted.status_code == 200
+    salts = {salt for _, _, salt in script.asked}
+    assert len(salts) == 2
+    assert "" not in salts
+
+
+@given(moves=st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(1, 4), st.integers(1, 60)), max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_the_gates_counts_are_what_is_inside_and_return_to_nothing(moves: list[tuple[str | None, int, int]]) -> None:
+    from contextlib import ExitStack
+
+    gate, stacks, inside = Gate(max_answers=8, max_tokens=100, max_per_key=5), [], []
+    for key, answers, tokens in moves:
+        stack = ExitStack()
+        try:
+            stack.enter_context(gate.admit(key, answers, tokens))
+            stacks.append(stack)
+            inside.append((key, answers, tokens))
+        except (CauserieError, ApiError):
+            if stacks:
+                stacks.pop(0).close()
+                inside.pop(0)
+        assert gate.answers == sum(answers for _, answers, _ in inside) <= 8
+        assert gate.tokens == sum(tokens for _, _, tokens in inside)
+        assert len(inside) == 1 or gate.tokens <= 100
+        for name in "ab":
+            assert gate.by_key[name] == sum(answers for key, answers, _ in inside if key == name) <= 5
+    for stack in stacks:
+        stack.close()
+    assert (gate.answers, gate.tokens, +gate.by_key) == (0, 0, {})
+
+
+def test_each_request_is_metered_once(metered: Store, client: openai.OpenAI) -> None:
+    got = client.chat.completions.create(**QUESTION, n=2)
+    list(client.chat.completions.create(**QUESTION, stream=True))
+    client.completions.create(model="petit", prompt=["x", "yy"], max_tokens=2)
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(**QUESTION, n=1000)
+    wait_for(lambda: len(metered.read(select(usage))) == 3)
+    first, second, third = metered.read(select(usage).order_by(usage.c.time))
+    assert (first.prompt_tokens, first.completion_tokens) == (got.usage.prompt_tokens, got.usage.completion_tokens)
+    assert second.completion_tokens * 2 == first.completion_tokens
+    assert third.completion_tokens == 4
+    for row in (first, second, third):
+        assert (row.model, row.version_key, row.status) == ("petit@3", "ab" * 32, 200)
+        assert 0 < row.ttft <= row.latency
+    assert [row.finish for row in (first, second, third)] == ["stop", "stop", "length"]
+
+
+@pytest.mark.parametrize("grace", [0, 5])
+def test_a_stopping_server_ends_its_streams_in_order(grace: int, start: Start, app: Starlette, script: Script) -> None:
+    script.delay = 0.02
+    script.endless = grace == 0
+    running = start(app, grace=grace)
+    with httpx.stream("POST", running.url + CHAT, json=QUESTION | {"stream": True}, timeout=20) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        running.server.stop()
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert ("server_stopping" in rest[-2]) == (grace == 0)
+    running.stop()
+    assert script.live == 0
+
+
+def test_a_stopping_server_takes_nothing_new(app: Starlette) -> None:
+    async def ask() -> list[httpx.Response]:
+        app.state.office.drain.begin()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            return [await http.post(CHAT, json=QUESTION), await http.get("/health")]
+
+    refused, health = asyncio.run(ask())
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_stopping")
+    assert "retry-after" in refused.headers
+    assert (health.status_code, health.json()["status"]) == (503, "stopping")
+
+
+def test_a_lifespan_that_fails_ends_the_server_with_its_error(pool: EnginePool, tmp_path: Path) -> None:
+    from causerie.serve import Server
+
+    server = Server(create_app(pool, lifespans=[serving(pool, tmp_path)]), port=0)
+    with pytest.raises(CauserieError) as caught:
+        server.run()
+    assert caught.value.code == "CAU-1201"

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zstandard
+
+from causerie.core import Artifact, CauserieError, write_artifact
+from causerie.data import PackConfig, pack
+from causerie.model import load_model
+from causerie.train import PretrainConfig, pretrain
+from causerie.train.plot import smooth
+from causerie.train.pretraining import PackedRows, bits_per_byte, flops_per_token, model_shape, next_token_nll
+from tests.train.tiny import SHAPE, WORDS, tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
+    """A tokenizer folder and packed shards of 150 short documents."""
+    root = tmp_path_factory.mktemp("shards")
+    words = WORDS.split()
+    texts = [" ".join(words[(i + 3 * j) % len(words)] for j in range(6 + i % 20)) for i in range(150)]
+    tokenizer = tiny_tokenizer(texts)
+    (root / "tokenizer").mkdir()
+    tokenizer.save(root / "tokenizer")
+    with write_artifact(root, "corpus", "corpus", "0" * 64) as draft:
+        rows = [{"id": str(i), "text": text, "url": "", "title": "", "lang": "en"} for i, text in enumerate(texts)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (draft.path / "documents.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    assert draft.artifact is not None
+    config = PackConfig(corpus=draft.artifact.path, tokenizer=root / "tokenizer", val_fraction=0.1)
+    return root / "tokenizer", pack(config, root)
+
+
+def config(made: tuple[Path, Artifact], **changes: Any) -> PretrainConfig:
+    plain: dict[str, Any] = {
+        "shards": made[1].path,
+        "tokenizer": made[0],
+        "depth": 1,
+        "steps": 30,
+        "batch_size": 8,
+        "seq_len": 32,
+        "lr": 0.01,
+        "matrix_lr": 0.02,
+        "compile": "off",
+        "precision": "fp32",
+        "device": "cpu",
+        "prompts": ("the cat",),
+    }
+    return PretrainConfig(**{**plain, **changes})
+
+
+def test_a_pretrained_model_predicts_better_and_is_a_whole_folder(made: tuple[Path, Artifact], tmp_path: Path) -> None:
+    artifact = pretrain(config(made, eval_every=10), tmp_path)
+    metrics = artifact.manifest.metrics
+    assert metrics["val_bits_per_byte_after"] < 0.7 * metrics["val_bits_per_byte_before"]
+    uniform = math.log(load_model(artifact.path).shape.vocab_size)
+    assert metrics["val_loss_before"] == pytest.approx(uniform, rel=0.02)  # a fresh model knows nothing
+    assert metrics["tokens"] == 30 * 8 * 32
+    assert metrics["samples_after"][0].startswith("the cat")
+    assert set(artifact.manifest.inputs) == {"shards", "tokenizer"}
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "loss.svg", "loss.png"):
+        assert artifact.file(name).stat().st_size > 100
+    run = next((tmp_path / "runs").glob("pretrain-*"))
+    assert not (run / "checkpoints").exists()
+    assert pretrain(config(made, eval_every=10), tmp_path).manifest.created == artifact.manifest.created
+
+
+def test_out_is_written_exactly_there(made: tuple[Path, Artifact], tmp_path: Path) -> None:
+    artifact = pretrain(config(made, steps=2, out=tmp_path / "here"), tmp_path)
+    assert artifact.path == tmp_path / "here"
+    again = pretrain(config(made, steps=2, out=tmp_path / "here"), tmp_path)
+    assert again.manifest.created == artifact.manifest.created
+
+
+def test_shards_of_another_tokenizer_are_refused(made: tuple[Path, Artifact], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    tiny_tokenizer(["quite other words here"]).save(tmp_path / "other")
+    with pytest.raises(CauserieError) as caught:
+        pretrain(config((tmp_path / "other", made[1])), tmp_path)
+    assert caught.value.code == "CAU-4005"
+    assert caught.value.fix
+
+
+def test_documents_in_a_row_do_not_see_each_other(made: tuple[Path, Artifact]) -> None:
+    """Changing a row's first document leaves the losses inside its second as they were."""
+    model = tiny_model(vocab_size=400)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
+    (batch,) = PackedRows(made[1].path, config(made)).micro_batches(0)
+    row = {name: value[:1].clone() for name, value in batch.items()}
+    second = row["doc_ids"][0] == 1
+    assert second.sum() >= 3
+    before = next_token_nll(model, row)
+    row["ids"][0, row["doc_ids"][0] == 0] = 7
+    after = next_token_nll(model, row)
+    assert torch.equal(before[second], after[second])
+    assert not torch.equal(before[row["doc_ids"][0] == 0], after[row["doc_ids"][0] == 0])
+
+
+def test_rows_are_a_function_of_the_step(made: tuple[Path, Artifact]) -> None:
+    one, other = PackedRows(made[1].path, config(made)), PackedRows(made[1].path, config(made, micro_batch=3))
+    (whole,), split = one.micro_batches(5), other.micro_batches(5)
+    assert [len(part["ids"]) for part in split] == [3, 3, 2]
+    assert torch.equal(torch.cat([part["ids"] for part in split]), whole["ids"])
+    assert torch.equal(whole["ids"][:, 1:], whole["targets"][:, :-1])
+
+
+def test_bits_per_byte() -> None:
+    assert bits_per_byte(math.log(2), 100, 50) == pytest.approx(2.0)  # one bit per token, half a byte per token
+    assert bits_per_byte(8 * math.log(2), 10, 10) == pytest.approx(8.0)
+
+
+def test_flops_count_matrices_head_and_attention() -> None:
+    """By hand for two layers of width 16: q, k, v, o, MLP and head, times six; attention as in PaLM."""
+    matrices = 2 * (16 * 16 + 2 * 16 * 8 + 16 * 16 + 3 * 16 * 32)
+    gains = 2 * (2 * 16 + 2 * 8) + 16
+    assert flops_per_token(SHAPE, 8) == 6 * (matrices + gains + 64 * 16) + 12 * 2 * 2 * 8 * 8
+
+
+def test_dimensions_given_by_hand_replace_the_dials() -> None:
+    folder = Path()
+    by_dial = model_shape(PretrainConfig(shards=folder, tokenizer=folder, depth=4), 512)
+    by_hand = model_shape(PretrainConfig(shards=folder, tokenizer=folder, depth=4, n_embd=64, ffn_dim=96), 512)
+    assert by_hand == replace(by_dial, n_embd=64, ffn_dim=96)
+
+
+def test_smoothing_keeps_a_constant_and_follows_a_step() -> None:
+    assert smooth([2.0] * 5, 3) == pytest.approx([2.0] * 5)
+    curve = smooth([0.0] * 10 + [1.0] * 3, 3)
+    assert curve[9] == 0
+    assert 0.4 < curve[-1] < 0.7
