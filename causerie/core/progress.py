@@ -42,7 +42,9 @@ class Tracker:
             self._bar.update(self._task, advance=amount, figures=f"{_short(rate)} {self.unit}/s  {text}")
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            f"  {(self.total - self._done) / rate:.0f} s left" if self.total and rate else ""
+            of = f"/{self.total:g}" if self.total else ""
+            left = f"  {(self.total - self._done) / rate:.0f} s left" if self.total and rate else ""
+            say(f"{self.label}: {self._done:g}{of} {self.unit}  {_short(rate)}/s{left}  {text}")
 
 
 @contextmanager

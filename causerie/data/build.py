@@ -29,6 +29,7 @@ from causerie.core import (
     open_artifact,
     open_run,
     say,
+    seed_for,
     sha256_file,
     track,
     write_artifact,
@@ -106,6 +107,8 @@ def _check(config: DataBuildConfig) -> None:
     for field in ("batch_documents", "page_seconds", "max_page_bytes", "decontaminate_ngram"):
         if getattr(config, field) <= 0:
             refuse(field, f"{getattr(config, field)} is not positive", "give a number above 0")
+    if not 0 < config.sample <= 1:
+        refuse("sample", f"{config.sample} is no share", "give a number above 0, at most 1")
     if not 0 < config.dedup_threshold <= 1:
         refuse("dedup_threshold", f"{config.dedup_threshold} is no similarity", "give a number above 0, at most 1")
     for field, length in (("max_top_ngrams", 3), ("max_repeated_ngrams", 6)):
@@ -124,7 +127,7 @@ def _curate(config: DataBuildConfig, files: list[SourceFile], run: Run, stop: Ca
     if config.decontaminate:
         runs = folder / "eval-runs.npz"
         save_runs(runs, eval_runs(config.decontaminate, config.decontaminate_ngram))
-    waiting = (batch for batch in _batches(files, config.batch_documents) if not _batch_file(folder, batch[0]).exists())
+    waiting = (batch for batch in _batches(files, config) if not _batch_file(folder, batch[0]).exists())
     workers = config.workers or min(2, os.cpu_count() or 1)
     done, kept = 0, 0
     with track("pages", None, "pages") as bar:
@@ -140,17 +143,23 @@ def _curate(config: DataBuildConfig, files: list[SourceFile], run: Run, stop: Ca
     return done
 
 
-def _batches(files: Iterable[SourceFile], documents: int) -> Iterator[Batch]:
+def _batches(files: Iterable[SourceFile], config: DataBuildConfig) -> Iterator[Batch]:
     number, batch, size = 0, list[RawDocument](), 0
     for file in files:
         for raw in iter_documents(file.path, file.label):
+            if config.sample < 1 and not _chosen(raw, config.sample):
+                continue
             batch.append(raw)
             size += len(raw.body)
-            if len(batch) >= documents or size >= BATCH_BYTES:
+            if len(batch) >= config.batch_documents or size >= BATCH_BYTES:
                 yield number, batch
                 number, batch, size = number + 1, [], 0
     if batch:
         yield number, batch
+
+
+def _chosen(raw: RawDocument, share: float) -> bool:
+    return seed_for(0, "sample", raw.url or raw.id) / 2**63 < share
 
 
 def _batch_file(folder: Path, number: int) -> Path:

@@ -13,7 +13,7 @@ from causerie.data.config import DataBuildConfig
 from causerie.data.decontaminate import EvalRuns, overlap
 from causerie.data.dedup import Signature, minhash
 from causerie.data.extract import decode_html, extract_html, tidy_text
-from causerie.data.filters import Rule, drop_policy_lines, failing, measure, quality_rules, view
+from causerie.data.filters import STOP_LISTS, Rule, drop_policy_lines, failing, measure, quality_rules, view
 from causerie.data.language import identify
 from causerie.data.pii import mask_personal
 from causerie.data.raw import RawDocument
@@ -109,11 +109,11 @@ def _judge(row: Judged, config: DataBuildConfig, runs: EvalRuns, rules: tuple[Ru
     row.lang, row.lang_share = language.code, language.confidence
     if config.languages and language.code not in config.languages:
         row.drop("language")
-    elif language.confidence < config.min_language_share:
-        row.drop("mixed_language")
     seen = view(row.text)
     row.values = measure(seen)
-    row.drop(*failing(row.values, rules))
+    row.drop(*(rule for rule in failing(row.values, rules) if rule != "few_stop_words" or language.code in STOP_LISTS))
+    if language.confidence < config.min_language_share:
+        row.drop("mixed_language")
     if runs:
         row.eval_overlap = overlap(seen, runs)
         if row.eval_overlap:

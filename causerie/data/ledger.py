@@ -9,9 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from causerie.data.curate import Judged
 from causerie.data.filters import MEASURES
 
@@ -19,39 +16,42 @@ EXCERPT: Final = 400
 """Characters of each text kept in the ledger."""
 ROWS: Final = 1_000
 
-_COLUMNS: Final = (
-    ("id", pa.string()),
-    ("source", pa.string()),
-    ("index", pa.int64()),
-    ("url", pa.string()),
-    ("title", pa.string()),
-    ("license", pa.string()),
-    ("kept", pa.bool_()),
-    ("rule", pa.string()),
-    ("failed", pa.list_(pa.string())),
-    ("note", pa.string()),
-    ("lang", pa.string()),
-    ("lang_share", pa.float64()),
-    ("extractor", pa.string()),
-    ("bytes_in", pa.int64()),
-    ("bytes", pa.int64()),
-    ("emails", pa.int64()),
-    ("phones", pa.int64()),
-    ("addresses", pa.int64()),
-    ("eval_overlap", pa.int64()),
-    ("duplicate_of", pa.string()),
-    ("similarity", pa.float64()),
-    ("excerpt", pa.string()),
-)
-SCHEMA: Final = pa.schema([*_COLUMNS, *((name, pa.float64()) for name in MEASURES)])
-"""Columns of the ledger: facts and verdicts, then every measure (null where a document was never read)."""
+COLUMNS: Final = {
+    **dict.fromkeys(("id", "source"), "string"),
+    "index": "int64",
+    **dict.fromkeys(("url", "title", "license"), "string"),
+    "kept": "bool",
+    "rule": "string",
+    "failed": "list",
+    **dict.fromkeys(("note", "lang"), "string"),
+    "lang_share": "double",
+    "extractor": "string",
+    **dict.fromkeys(("bytes_in", "bytes", "emails", "phones", "addresses", "eval_overlap"), "int64"),
+    "duplicate_of": "string",
+    "similarity": "double",
+    "excerpt": "string",
+    **dict.fromkeys(MEASURES, "double"),
+}
+"""Columns of the ledger and their types: facts and verdicts, then every measure (null for a document never read)."""
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    kinds = {
+        name: pa.list_(pa.string()) if kind == "list" else pa.type_for_alias(kind) for name, kind in COLUMNS.items()
+    }
+    return pa.schema(list(kinds.items()))
 
 
 class LedgerWriter:
     """Writes rows in order; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        import pyarrow.parquet as pq
+
+        self._schema = _schema()
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> LedgerWriter:
@@ -63,7 +63,7 @@ class LedgerWriter:
 
     def add(self, row: Judged) -> None:
         """Append one document."""
-        facts = {name: value for name, value in row.as_dict().items() if name in SCHEMA.names}
+        facts = {name: value for name, value in row.as_dict().items() if name in COLUMNS}
         text = {"kept": not row.rule, "bytes": len(row.text.encode()), "excerpt": row.text[:EXCERPT]}
         self._rows.append({**facts, **text, **row.values})
         if len(self._rows) >= ROWS:
@@ -71,12 +71,16 @@ class LedgerWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+            import pyarrow as pa
+
+            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
             self._rows = []
 
 
 def read_ledger(corpus: Path) -> Any:
     """The ledger of a corpus as a pyarrow table."""
+    import pyarrow.parquet as pq
+
     return pq.read_table(corpus / "ledger.parquet")
 
 

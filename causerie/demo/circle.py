@@ -75,7 +75,7 @@ def _pages(circle: Circle) -> Artifact:
             DataBuildConfig(
                 sources=(str(ASSETS / "pages.warc.gz"),),
                 name=NAME,
-                limit=circle.scale.documents,
+                sample=circle.scale.sample,
                 decontaminate=(GUARD_FILE, ASSETS / "choices.jsonl"),
                 ),
             circle.workspace,
@@ -165,7 +165,8 @@ def _feedback(circle: Circle, store: Store) -> None:
             store,
         )
         stats = feedback_stats(store)
-        stage.figures = {"imported": plain(imported), "stats": plain(stats)}
+        counts = {name: getattr(imported, name) for name in ("rows", "signals_new", "duplicates", "bad")}
+        stage.figures = {**counts, "stats": plain(stats)}
         stage.lines.append(f"{imported.rows} choices read: {imported.signals_new} new, {imported.duplicates} known, {imported.bad} unusable")
 
 

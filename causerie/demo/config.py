@@ -32,8 +32,8 @@ class DemoConfig:
 class Scale:
     """How much of everything a demo of one size does."""
 
-    documents: int
-    """Pages read at most; 0 reads all."""
+    sample: float
+    """Share of the pages that is read."""
     vocab_size: int
     depth: int
     seq_len: int
@@ -49,7 +49,7 @@ class Scale:
 
 
 SCALES: Final = {
-    "small": Scale(0, 4096, 4, 256, 16, 1_400_000, 160, 0, 48, 24, "auto"),
-    "tiny": Scale(150, 1024, 2, 128, 8, 60_000, 12, 80, 12, 6, "off"),
+    "small": Scale(1.0, 4096, 4, 256, 16, 1_400_000, 160, 0, 48, 24, "auto"),
+    "tiny": Scale(0.15, 1024, 2, 128, 8, 60_000, 12, 80, 12, 6, "off"),
 }
 """The demo's sizes by name."""

@@ -13,7 +13,7 @@ class EngineConfig:
     """How an engine holds its model and its key-value cache."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of weights and cache; auto: bfloat16 for models above 50M parameters where it is fast, else float32."""
+    """Number type of weights and cache; auto: bfloat16 above 50M parameters where it is fast, else float32."""
     quantize: Literal["int8"] | None = None
     """int8: linear layers and head in 8-bit integers with per-row scales of weights and activations."""
     device: str = "cpu"

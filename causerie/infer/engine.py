@@ -5,7 +5,8 @@
     while engine.has_work:
         for event in engine.step(): ...
 
-A step is three calls: `schedule` chooses the work, `run` computes it and samples, `postprocess` turns the result into events.
+A step is three calls: `schedule` chooses the work, `run` computes it and samples, `postprocess`
+turns the result into events.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Engine:
         self.stop_ids: tuple[int, ...] = ()
         if isinstance(model, Transformer):
             if config.quantize:
-                raise CauserieError("CAU-3108", "a model in memory is not quantized", where="quantize", fix="give a folder")
+                raise CauserieError(
+                    "CAU-3108", "a model in memory is not quantized", where="quantize", fix="give a folder"
+                )
         else:
             folder = Path(model)
             self.stop_ids = folder_stop_ids(folder)
@@ -120,7 +123,9 @@ class Engine:
             CauserieError: CAU-3101 for a prompt that cannot be served, CAU-3104 for an id in use.
         """
         if request_id in self._sequences:
-            raise CauserieError("CAU-3104", f"request {request_id!r} is already here", fix="give each request its own id")
+            raise CauserieError(
+                "CAU-3104", f"request {request_id!r} is already here", fix="give each request its own id"
+            )
         self._check_prompt(prompt_ids)
         seed = int.from_bytes(os.urandom(8), "little") if sampling.seed is None else sampling.seed
         sequence = Sequence(request_id, list(prompt_ids), len(prompt_ids), sampling, seed, salt)
@@ -129,7 +134,7 @@ class Engine:
         self.scheduler.add(sequence)
 
     def cancel(self, request_id: str) -> None:
-        """End a request; its blocks are free at once and the next step tells its last event. Unknown ids are ignored."""
+        """End a request: its blocks are free at once, the next step tells its last event. Unknown ids are ignored."""
         sequence = self._sequences.get(request_id)
         if sequence is not None:
             self._ended.append(self._finish(sequence, [], [], "cancelled"))
@@ -262,7 +267,7 @@ def _n_blocks(config: EngineConfig, shape: ModelShape, dtype: torch.dtype, max_s
     if count < 1:
         raise CauserieError(
             "CAU-3103",
-            f"one block of {config.block_size} tokens takes {block_bytes / 2**20:.1f} MiB; cache_mb is {config.cache_mb}",
+            f"a block of {config.block_size} tokens takes {block_bytes / 2**20:.1f} MiB, cache_mb is {config.cache_mb}",
             where="cache_mb",
             fix="give the cache more memory",
         )

@@ -44,9 +44,7 @@ def generate_batch(
         raise
 
 
-def _collect(
-    engine: Engine, names: list[str], on_finish: Callable[[int, Completion], None] | None
-) -> list[Completion]:
+def _collect(engine: Engine, names: list[str], on_finish: Callable[[int, Completion], None] | None) -> list[Completion]:
     parts: dict[str, list[Event]] = {name: [] for name in names}
     done: dict[str, Completion] = {}
     places = {name: index for index, name in enumerate(names)}

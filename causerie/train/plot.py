@@ -64,7 +64,9 @@ def plot_loss(
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.plot(tokens, losses, color=SOFT, linewidth=0.8, alpha=0.7, label="training loss, each step")
-        axes.plot(tokens, smooth(losses, len(losses) / 40), color=INK, linewidth=2, label="training loss, smoothed")
+        axes.plot(
+            tokens, smooth(losses, max(2.0, len(losses) / 40)), color=INK, linewidth=2, label="training loss, smoothed"
+        )
         axes.set_ylabel("training loss (nats per token)" if per_token else "training loss (nats per pair)")
         axes.set_xlabel("tokens trained on")
         axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter())

@@ -114,7 +114,9 @@ def test_completions_end_at_the_models_length(qwen: Transformer) -> None:
     assert (len(completion.ids), completion.finish) == (5, "length")
 
 
-@pytest.mark.parametrize("prompt", [[], [VOCAB], [-1], [1] * 256, [1] * 10_000], ids=["none", "id", "sign", "256", "10k"])
+@pytest.mark.parametrize(
+    "prompt", [[], [VOCAB], [-1], [1] * 256, [1] * 10_000], ids=["none", "id", "sign", "256", "10k"]
+)
 def test_impossible_prompts_are_refused(qwen: Transformer, prompt: list[int]) -> None:
     engine = Engine(qwen)
     with pytest.raises(CauserieError) as caught:

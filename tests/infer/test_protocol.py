@@ -89,7 +89,9 @@ def test_malformed_requests_are_refused(change: dict[str, Any]) -> None:
     assert caught.value.code in ("CAU-3105", "CAU-3102")
 
 
-@pytest.mark.parametrize("value", [None, {}, {"request_id": "a", "ids": 3}, {"request_id": "a", "surprise": 1}], ids=str)
+@pytest.mark.parametrize(
+    "value", [None, {}, {"request_id": "a", "ids": 3}, {"request_id": "a", "surprise": 1}], ids=str
+)
 def test_malformed_events_are_refused(value: Any) -> None:
     with pytest.raises(CauserieError):
         read_event(value)

@@ -9,7 +9,15 @@ from causerie.model import ModelShape, Transformer, init_model
 
 VOCAB = 97
 QWEN = ModelShape(
-    family="qwen3", n_layer=2, n_embd=32, n_head=4, n_kv_head=2, head_dim=8, ffn_dim=48, vocab_size=VOCAB, max_seq_len=256
+    family="qwen3",
+    n_layer=2,
+    n_embd=32,
+    n_head=4,
+    n_kv_head=2,
+    head_dim=8,
+    ffn_dim=48,
+    vocab_size=VOCAB,
+    max_seq_len=256,
 )
 GEMMA = ModelShape(
     family="gemma3",

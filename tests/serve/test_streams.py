@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -223,3 +226,22 @@ def test_a_lifespan_that_fails_ends_the_server_with_its_error(pool: EnginePool, 
     with pytest.raises(CauserieError) as caught:
         server.run()
     assert caught.value.code == "CAU-1201"
+
+
+PROGRAM = """
+import sys
+from causerie.serve import EnginePool, create_app, run_server
+assert "torch" not in sys.modules
+run_server(create_app(EnginePool()), port=0, on_ready=lambda url: print(url, flush=True))
+print("ended", flush=True)
+"""
+
+
+def test_a_server_process_holds_no_torch_and_ends_in_order_on_sigterm() -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert httpx.get(f"{url}/health", timeout=20).json()["status"] == "starting"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "ended\n"
+        assert process.wait(20) == 0

@@ -12,6 +12,7 @@ import torch
 
 from causerie.core import CauserieError, Run, Stopped, open_run, read_events
 from causerie.train import Batch, Callback, LossParts, fit
+from causerie.train.machine import wants_compile
 from causerie.train.optim import make_optimizers
 from tests.train.tiny import SHAPE, RandomRows, objective, settings, tiny_model, weights_digest
 
@@ -221,3 +222,29 @@ def test_a_compiled_run_follows_the_plain_one(tmp_path: Path) -> None:
             found.append((losses(run), sorted(model.state_dict())))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-3)
     assert found[0][1] == found[1][1]
+
+
+def test_a_failing_compiler_is_given_up_with_a_line_that_says_why(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise OSError("no Python.h here")
+
+    monkeypatch.setattr("causerie.train.loop.compile_model", lambda model: model.compile(backend=broken))
+    monkeypatch.setattr("causerie.train.loop.wants_compile", lambda *_: (True, "compiled"))
+    result = fit(tiny_model(), objective, RandomRows(), settings(steps=20), run)
+    assert not result.compiled
+    assert losses(run) == pytest.approx(json.loads(GOLDEN.read_text())["losses"], abs=1e-4)
+    assert "compiling failed" in capsys.readouterr().err
+
+
+def test_short_runs_and_machines_without_a_compiler_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert wants_compile(settings(steps=None, minutes=10, compile="auto"), cpu, 1e7)[0]
+    short, why = wants_compile(settings(steps=None, minutes=0.5, compile="auto"), cpu, 1e7)
+    assert not short
+    assert "30 s" in why
+    monkeypatch.setenv("PATH", "/nowhere")
+    there, why = wants_compile(settings(steps=None, minutes=10, compile="on"), cpu, 1e7)
+    assert not there
+    assert "compiler" in why

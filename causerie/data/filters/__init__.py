@@ -2,10 +2,11 @@
 
 from causerie.data.filters.c4 import drop_policy_lines
 from causerie.data.filters.rules import MEASURES, Rule, failing, measure, quality_rules
-from causerie.data.filters.words import Hashes, View, hash_ngrams, hash_words, view, words_of
+from causerie.data.filters.words import STOP_LISTS, Hashes, View, hash_ngrams, hash_words, view, words_of
 
 __all__ = [
     "MEASURES",
+    "STOP_LISTS",
     "Hashes",
     "Rule",
     "View",

@@ -20,6 +20,8 @@ STOP_WORDS: Final = frozenset(
         *("le", "la", "les", "de", "des", "du", "et", "un", "une", "en", "que", "qui", "pour", "dans", "est", "pas"),
     )
 )
+STOP_LISTS: Final = ("en", "fr")
+"""Languages whose stop words are known; texts in others are not asked for any."""
 MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
