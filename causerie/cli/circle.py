@@ -24,11 +24,15 @@ def _improve(config: ImproveConfig, workspace: Path) -> Any:
 
 
 def _verdict(result: Any) -> str:
-    return f"{result.why}\n{result.model} is served by {result.version}; candidate: {result.candidate or 'not registered'}"
+    return (
+        f"{result.why}\n{result.model} is served by {result.version}; candidate: {result.candidate or 'not registered'}"
+    )
 
 
 demo = command_for(DemoConfig, _demo, "The whole circle, small and offline, then the page.", say=lambda _: "")
-serve = command_for(ServeConfig, serve_page, "Serve the page and the OpenAI-shaped API.", positional=("models",), say=lambda _: "")
+serve = command_for(
+    ServeConfig, serve_page, "Serve the page and the OpenAI-shaped API.", positional=("models",), say=lambda _: ""
+)
 improve = command_for(
     ImproveConfig,
     _improve,

@@ -98,5 +98,10 @@ def _places(workspace: Path) -> list[Check]:
     return [
         ("workspace", os.access(place, os.W_OK), str(workspace), "choose another --workspace"),
         ("free disk", free >= FREE_NEEDED, f"{free / 1e9:.1f} GB", "3 GB are needed for the demo with the starter"),
-        ("data pack", pack is not None, str(pack) if pack else "none (CAUSERIE_DATA): the larger tests are skipped", ""),
+        (
+            "data pack",
+            pack is not None,
+            str(pack) if pack else "none (CAUSERIE_DATA): the larger tests are skipped",
+            "",
+        ),
     ]

@@ -1,6 +1,6 @@
 """Duplicates: exact ones by a digest of the words, near ones by MinHash bands and then their true similarity.
 
-32 bands of 4 rows find copies with up to 5 % of the words changed 98 times in 100, and every candidate is verified
+32 bands of 4 rows propose 98 in 100 copies with up to 5 % of the words changed, and every candidate is verified
 by the Jaccard similarity of its 5-word shingles, so that no document is dropped on a chance collision. The first of
 several copies, in the order of the sources, is the one that stays.
 

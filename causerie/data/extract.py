@@ -204,14 +204,15 @@ def _place(div: Any, run: Any, position: int) -> int:
 
 _SPACE: Final = re.compile(r"[ \t\r\n\f\u00a0]+")
 _TRAILING: Final = re.compile(r"[ \t\u00a0]+$", re.MULTILINE)
+_ONE_SPACE: Final = re.compile(r"^ (?=\S)", re.MULTILINE)
 _BLANK: Final = re.compile(r"\n{3,}")
 _UNWANTED: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\u200b\u2060\ufeff]")
 
 
 def tidy_text(text: str) -> str:
-    """Normalise line ends, drop control and zero-width characters, trailing spaces and runs of blank lines."""
+    """Fold line ends and blank lines; drop control and zero-width characters, trailing spaces, a lone leading one."""
     import unicodedata
 
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _UNWANTED.sub("", text.encode("utf-8", "replace").decode("utf-8"))
-    return _BLANK.sub("\n\n", _TRAILING.sub("", text)).strip()
+    return _BLANK.sub("\n\n", _ONE_SPACE.sub("", _TRAILING.sub("", text))).strip()

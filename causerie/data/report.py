@@ -77,7 +77,7 @@ def render(rows: list[dict[str, Any]]) -> str:
         _figures(rows, kept),
         _section("Why documents were dropped", _rules(dropped), "Each document counts once, under the first rule."),
         _section("By source", _sources(rows), "Kept and dropped documents of each file."),
-        _section("Languages", _languages(rows), "Main language of every text that was read; darker: kept."),
+        _section("Languages", _languages(rows), "Main language of every text that was read; green: kept."),
         _section("Lengths", _lengths(kept), "Bytes of text in each kept document."),
         _section("Kept: examples", _samples(kept, 2 * SAMPLES)),
         _section("Dropped: examples", _dropped_samples(rows, dropped)),

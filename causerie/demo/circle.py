@@ -13,9 +13,9 @@ from causerie.core import Artifact, CauserieError, say, write_json
 from causerie.data import DataBuildConfig, PackConfig, build, pack
 from causerie.demo.config import ASSETS, SCALES, DemoConfig, Scale
 from causerie.demo.export import export_version
-from causerie.demo.timeline import Stage, Timeline
+from causerie.demo.timeline import Timeline
 from causerie.feedback import FeedbackImportConfig, feedback_stats, import_feedback
-from causerie.hub import list_versions, register, resolve
+from causerie.hub import Version, list_versions, register, resolve
 from causerie.infer import Engine, EngineConfig, Sampling, generate_batch
 from causerie.loop import GUARD_FILE, ImproveConfig, improve
 from causerie.starter import StarterConfig, register_starter
@@ -60,7 +60,12 @@ def run_demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
         exported = _export(circle, store)
         served = [NAME, *_starter(circle, store)]
         says = _answers(workspace, store)
-    summary = circle.timeline.summary() | {"verdict": result, "says": says, "export_path": str(exported), "served": served}
+    summary = circle.timeline.summary() | {
+        "verdict": result,
+        "says": says,
+        "export_path": str(exported),
+        "served": served,
+    }
     summary |= {"workspace": str(workspace), "size": config.size}
     write_json(workspace / SUMMARY, summary)
     _tell(circle, summary)
@@ -77,7 +82,7 @@ def _pages(circle: Circle) -> Artifact:
                 name=NAME,
                 sample=circle.scale.sample,
                 decontaminate=(GUARD_FILE, ASSETS / "choices.jsonl"),
-                ),
+            ),
             circle.workspace,
         )
         metrics = corpus.manifest.metrics
@@ -98,7 +103,9 @@ def _tokens(circle: Circle, corpus: Artifact) -> tuple[Artifact, Artifact]:
         metrics = shards.manifest.metrics
         paths = {"tokenizer_path": str(tokenizer.path), "shards_path": str(shards.path)}
         stage.figures = {"vocab_size": size, **metrics, **paths}
-        stage.lines.append(f"vocabulary {size}; {metrics['train_tokens']:,} tokens to learn, {metrics['val_tokens']:,} to check")
+        stage.lines.append(
+            f"vocabulary {size}; {metrics['train_tokens']:,} tokens to learn, {metrics['val_tokens']:,} to check"
+        )
     return tokenizer, shards
 
 
@@ -167,7 +174,9 @@ def _feedback(circle: Circle, store: Store) -> None:
         stats = feedback_stats(store)
         counts = {name: getattr(imported, name) for name in ("rows", "signals_new", "duplicates", "bad")}
         stage.figures = {**counts, "stats": plain(stats)}
-        stage.lines.append(f"{imported.rows} choices read: {imported.signals_new} new, {imported.duplicates} known, {imported.bad} unusable")
+        stage.lines.append(
+            f"{imported.rows} choices read: {imported.signals_new} new, {imported.duplicates} known, {imported.bad} unusable"
+        )
 
 
 def _improvement(circle: Circle, store: Store, mannered: Artifact) -> dict[str, Any]:
@@ -176,8 +185,8 @@ def _improvement(circle: Circle, store: Store, mannered: Artifact) -> dict[str, 
             register(store, circle.workspace, NAME, mannered, licence="CC-BY-SA-3.0", status="promoted", actor="demo")
         done = [version for version in list_versions(store, NAME) if version.number > 1]
         if done:
-            stage.lines.append(f"there is a candidate already: {done[0].card['verdict']}")
-            stage.figures = {"promoted": done[0].promoted is not None, "why": done[0].card["verdict"]}
+            stage.figures = _recorded(done[0], resolve(store, circle.workspace, NAME).name)
+            stage.lines.append(f"there is a candidate already: {stage.figures['why']}")
             return stage.figures
         result = improve(
             ImproveConfig(
@@ -193,6 +202,14 @@ def _improvement(circle: Circle, store: Store, mannered: Artifact) -> dict[str, 
             stage.lines.append(_gate_line(row))
         stage.figures = plain(result)
     return stage.figures
+
+
+def _recorded(candidate: Version, serving: str) -> dict[str, Any]:
+    """The verdict of an earlier round, from the candidate's card."""
+    card = candidate.card
+    told = {name: card[name] for name in ("gate", "votes", "method", "run")}
+    promoted = candidate.promoted is not None
+    return {**told, "promoted": promoted, "why": card["verdict"], "version": serving, "candidate": candidate.ref}
 
 
 def _gate_line(row: dict[str, Any]) -> str:

@@ -29,7 +29,9 @@ def export_version(store: Store, workspace: Path, ref: str, target: Path) -> dic
             differ from ours.
     """
     if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
-        raise CauserieError("CAU-7103", "the folder is not empty and holds no model", where=str(target), fix="name another")
+        raise CauserieError(
+            "CAU-7103", "the folder is not empty and holds no model", where=str(target), fix="name another"
+        )
     shutil.rmtree(target, ignore_errors=True)
     export_model(store, workspace, ref, target)
     source = resolve(store, workspace, ref)
@@ -54,7 +56,9 @@ def check_in_transformers(folder: Path) -> dict[str, Any]:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     ids = load_tokenizer(folder).encode(SAMPLE)
     theirs_ids = AutoTokenizer.from_pretrained(folder).encode(SAMPLE, add_special_tokens=False)
     tokens = torch.tensor([ids])

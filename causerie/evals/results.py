@@ -94,7 +94,7 @@ def compare(
         for result in first
         if result.suite in others
         for metric in result.metrics
-        if any(metric.name == other.name for other in others[result.suite].metrics)
+        if _carries(result, metric.name) and _carries(others[result.suite], metric.name)
     ]
     adjusted = holm([difference.p for _, _, difference, _ in rows])
     return [
@@ -119,6 +119,10 @@ def _difference(
     columns = [_by_cluster([side[name] for name in shared], metric) for side in (ours, theirs)]
     difference = paired_difference(columns[0], columns[1], seed=seed, confidence=confidence)
     return difference, len(ours.keys() ^ theirs.keys())
+
+
+def _carries(result: SuiteResult, metric: str) -> bool:
+    return any(metric in item.values for item in result.items)
 
 
 def _cluster(item: Item) -> str:

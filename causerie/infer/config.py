@@ -14,8 +14,8 @@ class EngineConfig:
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number type of weights and cache; auto: bfloat16 above 50M parameters where it is fast, else float32."""
-    quantize: Literal["int8"] | None = None
-    """int8: linear layers and head in 8-bit integers with per-row scales of weights and activations."""
+    quantize: Literal["int8", "int8-head"] | None = None
+    """8-bit integers with per-row scales: int8-head for the output projection alone, int8 for all linear layers too."""
     device: str = "cpu"
     """Torch device that the model and its cache live on."""
     block_size: int = 16
@@ -43,8 +43,8 @@ class EngineConfig:
                 _at_least_one(name, getattr(self, name))
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise CauserieError("CAU-3108", f"dtype {self.dtype!r} is unknown", fix="use auto, float32 or bfloat16")
-        if self.quantize not in (None, "int8"):
-            raise CauserieError("CAU-3108", f"quantize {self.quantize!r} is unknown", fix="use int8 or leave it out")
+        if self.quantize not in (None, "int8", "int8-head"):
+            raise CauserieError("CAU-3108", f"quantize {self.quantize!r} is unknown", fix="use int8 or int8-head")
 
 
 def _at_least_one(name: str, value: object) -> None:

@@ -65,7 +65,9 @@ class Engine:
             self.stop_ids = folder_stop_ids(folder)
             model = load_model(folder, dtype=_dtype(config, folder), device=config.device)
         self.model = model.eval()
-        self._head: Callable[[Tensor], Tensor] = quantize_model(model) if config.quantize else model.logits
+        self._head: Callable[[Tensor], Tensor] = model.logits
+        if config.quantize:
+            self._head = quantize_model(model, layers=config.quantize == "int8")
         self.shape: ModelShape = model.shape
         self.max_seq_len = min(config.max_seq_len or self.shape.max_seq_len, self.shape.max_seq_len)
         weight = model.embed_tokens.weight

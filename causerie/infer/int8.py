@@ -7,6 +7,8 @@ result does not depend on its neighbours in the batch, as it would with one scal
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,15 @@ class Int8Linear(nn.Module):
         # Unsigned, centred on 128: the signed form has no fast kernel (measured a thousand times slower).
         levels = (rows / peaks).add_(128.5).to(torch.uint8)
         weights = (self._packed, self._scales, self._zeros)
-        plain = (None, 1.0, 0, torch.float32, "none", [], "")  # no bias, output in float32, nothing fused behind
+        plain: tuple[Any, ...] = (
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )  # no bias, output in float32, nothing fused behind
         product = torch.ops.onednn.qlinear_pointwise(levels, 1.0, 128, *weights, *plain)
         out = product.mul_(peaks)
         if self._bias is not None:
@@ -47,8 +57,8 @@ class Int8Linear(nn.Module):
         return out.view(*x.shape[:-1], -1).to(x.dtype)
 
 
-def quantize_model(model: Transformer) -> Int8Linear:
-    """Replace the linear layers of a model in place; returns its output projection in the same form.
+def quantize_model(model: Transformer, *, layers: bool) -> Int8Linear:
+    """The output projection of a model in 8 bits; with `layers`, all its linear layers are replaced in place too.
 
     Raises:
         CauserieError: CAU-3108 where the processor or this build of torch has no fast 8-bit products.
@@ -58,7 +68,7 @@ def quantize_model(model: Transformer) -> Int8Linear:
     if not torch.cpu._is_vnni_supported():
         raise _not_here("this processor has no VNNI instructions")
     head = Int8Linear(model.head_weight)
-    for module in list(model.layers.modules()):
+    for module in list(model.layers.modules()) if layers else []:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child.weight, child.bias))

@@ -26,8 +26,10 @@ class ImproveConfig:
     """Passes over the training votes."""
     steps: int = 0
     """Limit on updates; 0 means none."""
-    minutes: float = 0.0
+    minutes: float = 15.0
     """Limit on training time in minutes; 0 means none."""
+    max_imported: int = -1
+    """Imported votes used at most, beside all of the page's; 0 means all; -1 all for small models, 160 for others."""
     batch_size: int = 8
     """Votes per update."""
     lr: float = 0.0

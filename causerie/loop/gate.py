@@ -40,7 +40,9 @@ class GateRow:
 
     def as_dict(self) -> dict[str, Any]:
         """The row as the JSON object that runs and the page show; ends that are not finite become null."""
-        ends = {name: value if math.isfinite(value) else None for name, value in (("low", self.low), ("high", self.high))}
+        ends = {
+            name: value if math.isfinite(value) else None for name, value in (("low", self.low), ("high", self.high))
+        }
         margin = self.floor if self.floor is not None else self.ceiling
         return {**asdict(self), **ends, "margin": margin, "passed": self.passed}
 

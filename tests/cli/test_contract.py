@@ -55,7 +55,12 @@ def test_help_loads_no_torch() -> None:
     ],
 )  # fmt: skip
 def test_bad_input_gives_code_cause_place_and_fix(
-    arguments: list[str], code: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    code: str,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CAUSERIE_WORKSPACE", str(tmp_path / "w"))
@@ -77,7 +82,9 @@ def test_errors_are_json_when_asked(capsys: pytest.CaptureFixture[str], tmp_path
     assert all(error.values())
 
 
-def test_values_come_from_defaults_file_environment_flags_in_that_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_come_from_defaults_file_environment_flags_in_that_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataclasses import dataclass
 
     from cyclopts import App
@@ -97,14 +104,18 @@ def test_values_come_from_defaults_file_environment_flags_in_that_order(tmp_path
     (tmp_path / "c.toml").write_text("b = 2\nc = 2\nd = 2\n")
     monkeypatch.setenv("CAUSERIE_T_C", "3")
     monkeypatch.setenv("CAUSERIE_T_D", "3")
-    app = App(name="causerie", config=[Env("CAUSERIE_"), Toml(tmp_path / "c.toml", use_commands_as_keys=False)], result_action="return_value")
+    app = App(
+        name="causerie",
+        config=[Env("CAUSERIE_"), Toml(tmp_path / "c.toml", use_commands_as_keys=False)],
+        result_action="return_value",
+    )
     app.command(command_for(Config, lambda config, _: seen.append(config) or {}, "Test."), name="t")
     app(["t", "--d", "4"], exit_on_error=False)
     assert seen == [Config(1, 2, 3, 4)]
 
 
 def test_an_unknown_key_in_a_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "c.toml").write_text('learning_rat = 2\n')
+    (tmp_path / "c.toml").write_text("learning_rat = 2\n")
     status, _, err = run("improve", "x", "--config", str(tmp_path / "c.toml"), capsys=capsys)
     assert status == 2
     assert "learning_rat" in err
@@ -113,10 +124,14 @@ def test_an_unknown_key_in_a_file_is_an_error(tmp_path: Path, capsys: pytest.Cap
 def test_extract_reads_a_page_from_a_file_and_from_stdin(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     sentence = "The quick brown fox jumps over the lazy dog near the river bank, and then it rests for a while. "
-    page.write_text(f"<html><head><title>Fox</title></head><body><nav>menu</nav><article><p>{sentence * 5}</p></article></body></html>")
+    page.write_text(
+        f"<html><head><title>Fox</title></head><body><nav>menu</nav><article><p>{sentence * 5}</p></article></body></html>"
+    )
     command = [sys.executable, "-m", "causerie", "data", "extract"]
     by_name = subprocess.run([*command, str(page)], capture_output=True, text=True, check=True)
-    by_stdin = subprocess.run([*command, "-", "--json"], input=page.read_text(), capture_output=True, text=True, check=True)
+    by_stdin = subprocess.run(
+        [*command, "-", "--json"], input=page.read_text(), capture_output=True, text=True, check=True
+    )
     assert "quick brown fox" in by_name.stdout
     assert "menu" not in by_name.stdout
     assert "quick brown fox" in json.loads(by_stdin.stdout.split("\n")[0])["text"]
@@ -132,7 +147,11 @@ def test_doctor_finds_what_is_there(capsys: pytest.CaptureFixture[str], tmp_path
 
 def test_generated_reference_is_current() -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/make_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True, env={**os.environ}
+        [sys.executable, "scripts/make_docs.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ},
     )
     assert done.returncode == 0, done.stderr
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,28 +10,13 @@ from causerie.core import open_artifact, read_events
 from causerie.hub import get_version, lineage, list_versions, resolve, verify_audit, verify_version
 from causerie.store import open_store
 
-pytestmark = pytest.mark.slow
+from .conftest import Circle, run_demo
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("circle")]
 """Slow: it is every stage of the project once, about a minute and a half on two cores."""
 
 
-def run_demo(workspace: Path) -> tuple[dict[str, Any], str, float]:
-    """The summary on stdout's last line, the narration on stderr, and the seconds it took."""
-    command = [sys.executable, "-m", "causerie", "demo", "--size", "tiny", "--no-serve", "--json"]
-    started = time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run([*command, "--workspace", str(workspace)], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().split("\n")[-1]), done.stderr, time.monotonic() - started
-
-
-@pytest.fixture(scope="module")
-def circle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    workspace = tmp_path_factory.mktemp("circle") / "workspace"
-    summary, told, _ = run_demo(workspace)
-    return workspace, summary, told
-
-
-def test_nothing_is_lost_between_pages_and_corpus(circle: tuple[Path, dict, str]) -> None:
+def test_nothing_is_lost_between_pages_and_corpus(circle: Circle) -> None:
     _, summary, _ = circle
     pages = summary["pages"]
     assert pages["documents_in"] == pages["documents_kept"] + sum(pages["dropped"].values())
@@ -46,7 +25,7 @@ def test_nothing_is_lost_between_pages_and_corpus(circle: tuple[Path, dict, str]
     assert Path(pages["path"], "report.html").stat().st_size > 2000
 
 
-def test_every_stage_taught_something(circle: tuple[Path, dict, str]) -> None:
+def test_every_stage_taught_something(circle: Circle) -> None:
     _, summary, _ = circle
     pretraining, manners = summary["pretraining"], summary["manners"]
     assert pretraining["val_bits_per_byte_after"] < 0.9 * pretraining["val_bits_per_byte_before"]
@@ -54,7 +33,7 @@ def test_every_stage_taught_something(circle: tuple[Path, dict, str]) -> None:
     assert Path(pretraining["path"], "loss.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
 
 
-def test_the_gate_gave_a_verdict_in_words_with_intervals(circle: tuple[Path, dict, str]) -> None:
+def test_the_gate_gave_a_verdict_in_words_with_intervals(circle: Circle) -> None:
     _, summary, told = circle
     verdict = summary["verdict"]
     assert verdict["why"].startswith(("promoted: ", "refused: "))
@@ -65,7 +44,7 @@ def test_the_gate_gave_a_verdict_in_words_with_intervals(circle: tuple[Path, dic
     assert verdict["version"] == ("demo@2" if verdict["promoted"] else "demo@1")
 
 
-def test_versions_trace_back_to_votes_pages_and_parents(circle: tuple[Path, dict, str]) -> None:
+def test_versions_trace_back_to_votes_pages_and_parents(circle: Circle) -> None:
     workspace, summary, _ = circle
     with open_store(workspace) as store:
         assert [version.ref for version in list_versions(store, "demo")] in (["demo@1", "demo@2"], ["demo@2", "demo@1"])
@@ -79,14 +58,14 @@ def test_versions_trace_back_to_votes_pages_and_parents(circle: tuple[Path, dict
         assert verify_audit(store).ok
 
 
-def test_the_run_can_be_read_afterwards(circle: tuple[Path, dict, str]) -> None:
+def test_the_run_can_be_read_afterwards(circle: Circle) -> None:
     workspace, summary, _ = circle
     events = read_events(workspace / "runs" / summary["verdict"]["run"])
     kinds = [event["event"] for event in events]
     assert kinds.index("stage") < kinds.index("step") < kinds.index("gate") < kinds.index("verdict")
 
 
-def test_the_export_is_what_transformers_loads(circle: tuple[Path, dict, str]) -> None:
+def test_the_export_is_what_transformers_loads(circle: Circle) -> None:
     _, summary, _ = circle
     transformers = pytest.importorskip("transformers", reason="the export is checked with transformers")
     folder = summary["export_path"]
@@ -102,7 +81,7 @@ def test_the_export_is_what_transformers_loads(circle: tuple[Path, dict, str]) -
     assert text == summary["says"][summary["verdict"]["version"]]["What is the capital of France?"]
 
 
-def test_a_second_run_does_nothing_again(circle: tuple[Path, dict, str]) -> None:
+def test_a_second_run_does_nothing_again(circle: Circle) -> None:
     workspace, first, _ = circle
     before = {path: path.stat().st_mtime_ns for path in workspace.glob("*/*/manifest.json")}
     second, _, _ = run_demo(workspace)
@@ -111,7 +90,7 @@ def test_a_second_run_does_nothing_again(circle: tuple[Path, dict, str]) -> None
     assert second["verdict"]["why"] == first["verdict"]["why"]
 
 
-def test_artifacts_are_whole(circle: tuple[Path, dict, str]) -> None:
+def test_artifacts_are_whole(circle: Circle) -> None:
     workspace, _, _ = circle
     manifests = list(workspace.glob("*/*/manifest.json"))
     assert len(manifests) >= 7

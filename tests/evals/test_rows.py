@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_sample_is_even_and_keeps_the_order(n: int, limit: int, expected: int)
     assert len(found) == expected
     assert found == sorted(set(found))
     if 0 < limit < n:
-        gaps = {second - first for first, second in zip(found, found[1:], strict=False)}
+        gaps = {second - first for first, second in itertools.pairwise(found)}
         assert max(gaps) - min(gaps) <= 1
         assert found[0] == 0
 

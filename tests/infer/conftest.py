@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,9 @@ def qwen() -> Transformer:
 
 
 @pytest.fixture(scope="session")
-def folder(qwen: Transformer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model as a folder."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Qwen3-shaped model as a folder; with room for requests that no test waits for the end of."""
     path = tmp_path_factory.mktemp("model")
-    save_model(qwen, path, None)
+    save_model(random_model(replace(QWEN, max_seq_len=50_000)), path, None)
     write_json(path / "generation_config.json", {"eos_token_id": [3, 5]})
     return path

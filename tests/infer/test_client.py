@@ -32,7 +32,7 @@ def with_client(folder: Path, body: Callable[[EngineClient], Awaitable[None]]) -
         client = EngineClient(folder, CONFIG)
         await client.start()
         try:
-            await asyncio.wait_for(body(client), 60)
+            await asyncio.wait_for(body(client), 200)
         finally:
             await client.stop()
 
@@ -63,7 +63,7 @@ def test_streams_cancels_and_refuses(folder: Path, qwen: Transformer) -> None:
             await collect(client.generate([], greedy))
         assert caught.value.code == "CAU-3101"
 
-        long = Sampling(max_tokens=240)
+        long = Sampling(max_tokens=40_000)
         stream = client.generate([1], long, request_id="mine")
         await anext(stream)
         with pytest.raises(CauserieError):
@@ -85,7 +85,7 @@ def test_a_killed_worker_comes_back(folder: Path, qwen: Transformer) -> None:
 
     async def body(client: EngineClient) -> None:
         wanted = naive_greedy(qwen, prompt_of(9), 6)
-        running = [client.generate([1, index], Sampling(max_tokens=250, stop_ids=())) for index in range(2)]
+        running = [client.generate([1, index], Sampling(max_tokens=40_000)) for index in range(2)]
         for stream in running:
             await anext(stream)
         os.kill(client.info["pid"], signal.SIGSTOP)  # so that the queue cannot empty before the kill
@@ -192,11 +192,13 @@ def test_a_worker_ends_with_its_parent(folder: Path) -> None:
         command = [sys.executable, "-m", "causerie.infer.worker", "--model", str(folder), "--fd", str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
     with ours:
-        ours.settimeout(60)
+        ours.settimeout(200)
         assert received(ours, 1)[0]["type"] == "info"
-        ours.sendall(encode_frame({"type": "generate", "id": "c", "prompt_ids": [1], "sampling": {}}))
+        ours.sendall(
+            encode_frame({"type": "generate", "id": "c", "prompt_ids": [1], "sampling": {"max_tokens": 40_000}})
+        )
         assert received(ours, 1)[0] == {"type": "admitted", "ids": ["c"]}
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def received(connection: socket.socket, count: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -35,12 +36,13 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
     assert torch.equal(Int8Linear(torch.randn(4, 8), bias)(torch.zeros(1, 8)), bias[None])
 
 
-def test_an_engine_on_8_bits_says_nearly_the_same(folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["int8", "int8-head"])
+def test_an_engine_on_8_bits_says_nearly_the_same(folder: Path, kind: Literal["int8", "int8-head"]) -> None:
     """Log-probabilities of forced tokens differ by little; greedy tokens may differ at near ties."""
     forced = Sampling(max_tokens=4, temperature=0, logprobs=True, logit_bias=((7, 1e4),))
     prompts = [prompt_of(20, seed=seed) for seed in range(3)]
     exact, rounded = (
-        generate_batch(Engine(folder, EngineConfig(quantize=kind)), prompts, forced) for kind in (None, "int8")
+        generate_batch(Engine(folder, EngineConfig(quantize=how)), prompts, forced) for how in (None, kind)
     )
     differences = [
         abs(a - b) for x, y in zip(exact, rounded, strict=True) for a, b in zip(x.logprobs, y.logprobs, strict=True)
