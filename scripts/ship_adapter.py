@@ -1,6 +1,6 @@
 """Put a trained adapter of the starter into the package: half the bytes (bfloat16), its manifest, card and terms beside it.
 
-    python scripts/ship_adapter.py workspace/adapter/starter-... [--card CARD.md]
+python scripts/ship_adapter.py workspace/adapter/starter-... [--card CARD.md]
 """
 
 from __future__ import annotations

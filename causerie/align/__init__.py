@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from causerie.align.config import DpoConfig, KtoConfig
 from causerie.align.errors import ERRORS
-from causerie.align.keys import content_key
 from causerie.align.pairs import encode_answer, encode_prompt, fit_length, read_pairs, read_votes
 from causerie.core import lazy_names
 
@@ -28,7 +27,6 @@ __all__ = [
     "KtoConfig",
     "PairLogProbs",
     "completion_log_probs",
-    "content_key",
     "dpo",
     "dpo_loss",
     "dpo_objective",

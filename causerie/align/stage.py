@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from causerie.align.batches import GroupBatches
 from causerie.align.config import PreferenceSettings
-from causerie.align.keys import content_key
 from causerie.align.scoring import reference_log_probs, score_groups
 from causerie.align.shared_rows import Group
 from causerie.core import (
@@ -24,17 +22,27 @@ from causerie.core import (
     CauserieError,
     Run,
     artifact_key,
-    artifact_path,
     code_digest,
-    find_artifact,
-    open_artifact,
+    content_key,
+    existing_artifact,
     open_run,
-    read_manifest,
-    write_artifact,
 )
-from causerie.model import Transformer, add_lora, base_folder, load_model, lora_parameters, save_adapter, save_model
+from causerie.model import Transformer, add_lora, base_folder, load_model, lora_parameters
 from causerie.text import ChatFormat, load_chat_format
-from causerie.train import Callback, FitResult, Objective, autocast, delete_checkpoints, fit, pick_device, uses_bf16
+from causerie.train import (
+    Callback,
+    FitResult,
+    Objective,
+    autocast,
+    delete_checkpoints,
+    fit,
+    is_adapter,
+    open_output,
+    output_folder,
+    pick_device,
+    save_trained,
+    uses_bf16,
+)
 
 PLACE_FIELDS = ("name", "out", "model", "preferences", "checkpoint_every", "keep_checkpoints")
 """Fields that change where a result is or how it is kept, not what it is."""
@@ -104,13 +112,7 @@ class Stage:
 
     def existing(self) -> Artifact | None:
         """The result if it is there already."""
-        if self.config.out is None:
-            return find_artifact(self.workspace, self.kind, self.config.name, self.key)
-        try:
-            there = open_artifact(self.config.out)
-        except CauserieError:
-            return None
-        return there if there.key == self.key else None
+        return existing_artifact(self.config.out, self.workspace, self.kind, self.config.name, self.key)
 
     @contextmanager
     def open_run(self, events: Events | None = None) -> Iterator[Run]:
@@ -126,7 +128,7 @@ def open_stage(command: str, config: PreferenceSettings, workspace: Path) -> Sta
         CauserieError: CAU-4001, CAU-4103 when Muon is asked to train an adapter, CAU-1001 when a folder is missing.
     """
     config.check()
-    adapter = (config.model / "adapter_config.json").is_file()
+    adapter = is_adapter(config.model)
     if (adapter or config.lora_rank) and config.optimizer == "muon":
         raise CauserieError("CAU-4103", "Muon does not train adapters", where="optimizer", fix="use adamw")
     inputs = {"model": content_key(config.model), "preferences": content_key(config.preferences)}
@@ -252,39 +254,14 @@ def write_result(stage: Stage, policy: Policy, result: FitResult, counts: Mappin
         "after": {name: value for name, value in after.items() if name not in ("event", "step")},
     }
     config = stage.config
-    final = config.out or artifact_path(stage.workspace, stage.kind, config.name, stage.key)
-    place = config.out or stage.workspace
-    with ExitStack() as stack:
-        draft = stack.enter_context(
-            write_artifact(
-                place,
-                stage.kind,
-                config.name,
-                stage.key,
-                inputs=stage.inputs,
-                config={"command": stage.command, **config.as_dict()},
-                seeds={"run": config.seed},
-                exact=config.out is not None,
-            )
-        )
+    final = output_folder(config, stage.workspace, stage.kind, stage.key)
+    policy.model.to("cpu")
+    with open_output(
+        config, stage.workspace, stage.kind, stage.key, stage.inputs, config.model, command=stage.command
+    ) as draft:
         draft.metrics.update(metrics)
-        draft.notices.extend(_notices(config.model))
-        policy.model.to("cpu")
-        if stage.base is None:
-            save_model(policy.model, draft.path, config.model)
-        else:
-            save_adapter(policy.model, draft.path, relative_base(stage.base, final), tokenizer_from=config.model)
+        save_trained(policy.model, draft, final, config.model, stage.workspace)
     assert draft.artifact is not None
     delete_checkpoints(run.path)
     run.result.update(artifact=str(draft.artifact.path), key=stage.key, **metrics)
     return draft.artifact
-
-
-def relative_base(base: Path, final: Path) -> str:
-    """The base's folder as the adapter writes it down: relative to the adapter's final folder."""
-    return os.path.relpath(base.resolve(), final.absolute().parent.resolve() / final.name)
-
-
-def _notices(folder: Path) -> list[str]:
-    """Notices of the model that is trained (licences), which pass on to what is made of it."""
-    return list(read_manifest(folder).notices) if (folder / "manifest.json").is_file() else []

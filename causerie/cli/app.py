@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     130 interrupted.
     """
     tokens = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin ruin everything on a busy machine
     try:
         dispatch(tokens)
     except Finding as finding:

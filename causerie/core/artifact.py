@@ -153,9 +153,12 @@ def write_artifact(
         exact: write to `place` itself instead of `<place>/<kind>/<name>-<key8>`.
 
     Raises:
-        CauserieError: CAU-1007 when the disk is full or the folder cannot be written.
+        CauserieError: CAU-1007 when the disk is full or the folder cannot be written; CAU-1009 when something that
+            is no such artifact stands at `place`.
     """
     final = place if exact else artifact_path(place, kind, name, key)
+    if exact:
+        _check_replaceable(final, kind)
     beside = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.part"
     try:
         beside.mkdir(parents=True)
@@ -183,10 +186,32 @@ def write_artifact(
         draft.artifact = Artifact(final, manifest)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if _is_elsewhere(error, final.parent):
+            raise
         raise cannot_write(final, error) from error
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def _is_elsewhere(error: OSError, folder: Path) -> bool:
+    """Whether an error names a file that is not in `folder`: then it is about something read, not about our writing."""
+    name = error.filename
+    return isinstance(name, str) and not Path(name).absolute().is_relative_to(folder.absolute())
+
+
+def _check_replaceable(final: Path, kind: str) -> None:
+    """Refuse to put an artifact in the place of anything but nothing, an empty folder or an artifact of its kind."""
+    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
+        return
+    try:
+        held = read_manifest(final).kind if final.is_dir() else "file"
+    except CauserieError:
+        held = "folder of other things"
+    if held != kind:
+        cause = f"a {held} stands where the {kind} should be written"
+        fix = "choose a new folder for --out, or delete this one"
+        raise CauserieError("CAU-1009", cause, where=str(final), fix=fix)
 
 
 def _move_into_place(beside: Path, final: Path) -> None:
@@ -253,6 +278,43 @@ def find_artifact(workspace: Path, kind: str, name: str, key: str) -> Artifact |
     except CauserieError:
         return None
     return artifact if artifact.key == key else None
+
+
+def existing_artifact(out: Path | None, workspace: Path, kind: str, name: str, key: str) -> Artifact | None:
+    """The finished artifact with this key, at `out` when that is given, else in the workspace; None: it must be made.
+
+    Raises:
+        CauserieError: CAU-1009 when something that is no such artifact stands at `out`: found before the work is done.
+    """
+    if out is None:
+        return find_artifact(workspace, kind, name, key)
+    _check_replaceable(out, kind)
+    try:
+        artifact = open_artifact(out)
+    except CauserieError:
+        return None
+    return artifact if artifact.key == key else None
+
+
+def place_for(out: Path | None, workspace: Path) -> tuple[Path, bool]:
+    """`place` and `exact` of `write_artifact` for a command's `--out`, which may not be given."""
+    return (workspace, False) if out is None else (out, True)
+
+
+def content_key(path: Path) -> str:
+    """Key of an artifact folder; of any other folder or file, a digest of everything in it (64 hex digits).
+
+    Raises:
+        CauserieError: CAU-1001 when there is nothing.
+    """
+    if (path / MANIFEST).is_file():
+        return read_manifest(path).key
+    if path.is_file():
+        return sha256_file(path)
+    if not path.is_dir():
+        raise CauserieError("CAU-1001", "no such file or folder", where=str(path), fix="check the path")
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return sha256_json({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
 
 
 def list_artifacts(workspace: Path, kind: str) -> list[Artifact]:

@@ -13,6 +13,7 @@ ERRORS: Final = {
     "CAU-1006": "A line of a JSONL file cannot be read.",
     "CAU-1007": "Writing failed: no space, no permission or a read-only folder.",
     "CAU-1008": "An optional package is not installed.",
+    "CAU-1009": "Something that must not be overwritten stands where an artifact should be written.",
 }
 """Codes raised by this room and what each means; every room has such a table in its `errors.py`."""
 

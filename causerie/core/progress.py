@@ -27,6 +27,8 @@ class Tracker:
     label: str
     total: float | None
     unit: str
+    begun: float = 0.0
+    """Units done before this sitting: shown, but not counted in the rate."""
     _bar: Progress | None = None
     _task: Any = None
     _done: float = 0.0
@@ -43,21 +45,23 @@ class Tracker:
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
             of = f"/{self.total:g}" if self.total else ""
-            left = f"  {(self.total - self._done) / rate:.0f} s left" if self.total and rate else ""
-            say(f"{self.label}: {self._done:g}{of} {self.unit}  {_short(rate)}/s{left}  {text}")
+            done = self.begun + self._done
+            left = f"  {(self.total - done) / rate:.0f} s left" if self.total and rate else ""
+            say(f"{self.label}: {_short(done)}{of} {self.unit}  {_short(rate)}/s{left}  {text}")
 
 
 @contextmanager
-def track(label: str, total: float | None = None, unit: str = "steps") -> Iterator[Tracker]:
+def track(label: str, total: float | None = None, unit: str = "steps", begun: float = 0.0) -> Iterator[Tracker]:
     """Show progress for the block.
 
     Args:
         label: what is being done, in a word or two.
         total: units in all; None when unknown.
         unit: name of a unit, plural.
+        begun: units that were done before, in work that goes on.
     """
     if not sys.stderr.isatty():
-        yield Tracker(label, total, unit)
+        yield Tracker(label, total, unit, begun)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -67,8 +71,8 @@ def track(label: str, total: float | None = None, unit: str = "steps") -> Iterat
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=stderr_console(), transient=True) as bar:
-        task = bar.add_task(label, total=total, figures="")
-        yield Tracker(label, total, unit, _bar=bar, _task=task)
+        task = bar.add_task(label, total=total, completed=int(begun), figures="")
+        yield Tracker(label, total, unit, begun, _bar=bar, _task=task)
 
 
 def say(text: str) -> None:

@@ -66,6 +66,7 @@ def open_run(workspace: Path, kind: str, name: str, key: str, config: Mapping[st
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+", encoding="utf-8") as lock:
         _take(lock, folder)
+        _drop_half_line(folder / "events.jsonl")
         with open(folder / "events.jsonl", "a", encoding="utf-8", newline="\n") as events:
             run = Run(folder, kind, name, dict(config), _events=events)
             run.write_status("running")
@@ -75,6 +76,17 @@ def open_run(workspace: Path, kind: str, name: str, key: str, config: Mapping[st
                 run.write_status(_status_after(error), _error_dict(error))
                 raise
             run.write_status("done")
+
+
+def _drop_half_line(path: Path) -> None:
+    """Cut a last line that a killed owner left half written, so that the next event begins a line of its own."""
+    if not path.exists():
+        return
+    with open(path, "r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
 
 
 def _take(lock: IO[str], folder: Path) -> None:
@@ -127,7 +139,7 @@ def is_owned(folder: Path) -> bool:
     """Whether a living process owns the run."""
     try:
         with open(folder / "lock", "a+", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two readers do not take each other for owners
             return False
     except OSError:
         return True
@@ -138,5 +150,5 @@ def read_events(folder: Path, after: int = 0) -> list[dict[str, Any]]:
     path = folder / "events.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = path.read_bytes().split(b"\n")[:-1]
     return [json.loads(line) for line in lines[after:]]

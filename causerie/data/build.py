@@ -24,10 +24,10 @@ from causerie.core import (
     artifact_key,
     code_digest,
     crashpoint,
-    find_artifact,
+    existing_artifact,
     graceful_stop,
-    open_artifact,
     open_run,
+    place_for,
     say,
     seed_for,
     sha256_file,
@@ -65,7 +65,7 @@ def build(config: DataBuildConfig, workspace: Path) -> Artifact:
     inputs = {f"{number}:{file.label}": sha256_file(file.path) for number, file in enumerate(files)}
     inputs |= {f"eval:{path.name}": sha256_file(path) for path in config.decontaminate}
     key = artifact_key("corpus", plain, inputs, code_digest("causerie.data"))
-    made = existing(config.out, workspace, "corpus", config.name, key)
+    made = existing_artifact(config.out, workspace, "corpus", config.name, key)
     if made is not None:
         return made
     with open_run(workspace, "corpus", config.name, key, {**asdict(config)}) as run, graceful_stop() as stop:
@@ -73,7 +73,7 @@ def build(config: DataBuildConfig, workspace: Path) -> Artifact:
         rows = functools.partial(_rows, run.path / "batches")
         count = _curate(config, files, run, stop)
         crashpoint("data.curated")
-        place, exact = (config.out, True) if config.out else (workspace, False)
+        place, exact = place_for(config.out, workspace)
         recorded: dict[str, Any] = {"inputs": inputs, "config": plain, "exact": exact}
         with write_artifact(place, "corpus", config.name, key, **recorded) as draft:
             draft.metrics.update(_merge(rows, config.dedup_threshold, draft.path, run.path / "batches"))
@@ -85,17 +85,6 @@ def build(config: DataBuildConfig, workspace: Path) -> Artifact:
         crashpoint("data.before_cleaning")
         shutil.rmtree(run.path / "batches", ignore_errors=True)
     return draft.artifact
-
-
-def existing(out: Path | None, workspace: Path, kind: str, name: str, key: str) -> Artifact | None:
-    """The finished artifact with this key, at `out` when that is given, else in the workspace."""
-    if out is None:
-        return find_artifact(workspace, kind, name, key)
-    try:
-        artifact = open_artifact(out)
-    except CauserieError:
-        return None
-    return artifact if artifact.key == key else None
 
 
 def _check(config: DataBuildConfig) -> None:

@@ -17,14 +17,15 @@ from causerie.core import (
     artifact_key,
     code_digest,
     crashpoint,
+    existing_artifact,
     open_artifact,
     open_run,
+    place_for,
     seed_for,
     sha256_json,
     track,
     write_artifact,
 )
-from causerie.data.build import existing
 from causerie.data.config import PackConfig
 from causerie.data.errors import data_error
 from causerie.data.sources import open_stream
@@ -85,11 +86,11 @@ def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) 
     }
     inputs = {"corpus": corpus.key, "tokenizer": tokenizer_key}
     key = artifact_key("shards", plain, inputs, code_digest("causerie.data"))
-    made = existing(config.out, workspace, "shards", config.name, key)
+    made = existing_artifact(config.out, workspace, "shards", config.name, key)
     if made is not None:
         return made
     with open_run(workspace, "shards", config.name, key, plain) as run:
-        place, exact = (config.out, True) if config.out else (workspace, False)
+        place, exact = place_for(config.out, workspace)
         recorded: dict[str, Any] = {"inputs": inputs, "config": plain, "exact": exact, "seeds": {"pack": config.seed}}
         with write_artifact(place, "shards", config.name, key, **recorded) as draft:
             draft.metrics.update(_write(corpus, encoder, config, plain["dtype"], draft.path))

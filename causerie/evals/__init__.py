@@ -15,7 +15,6 @@ from causerie.evals.statistics import (
     bootstrap_ratio,
     holm,
     paired_difference,
-    pairs_needed,
     wilson,
 )
 
@@ -40,7 +39,6 @@ __all__ = [
     "evaluate",
     "holm",
     "paired_difference",
-    "pairs_needed",
     "wilson",
 ]
 

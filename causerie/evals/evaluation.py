@@ -7,17 +7,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from causerie.align import content_key
 from causerie.core import (
-    Artifact,
     CauserieError,
     Run,
     artifact_key,
     code_digest,
+    content_key,
     data_pack,
-    find_artifact,
-    open_artifact,
+    existing_artifact,
     open_run,
+    place_for,
     read_json,
     say,
     write_artifact,
@@ -46,7 +45,8 @@ def evaluate(config: EvalConfig, workspace: Path) -> EvalReport:
     """
     config = with_data(config)
     key = _key(config, {"intervals": config.confidence, "against": str(config.against is not None)})
-    if (there := _existing(config, workspace, key)) is not None:
+    there = existing_artifact(config.out, workspace, "evaluation", config.name, key)
+    if there is not None:
         return report_from_dict(read_json(there.file("report.json")), there.path)
     mine = _measure(replace(config, against=None), workspace)
     theirs = _measure(replace(config, model=config.against, against=None), workspace) if config.against else []
@@ -132,16 +132,6 @@ def _key(config: EvalConfig, more: dict[str, Any]) -> str:
     return artifact_key("evaluation", {**settings, **more, "suites": config.suites}, inputs, code_digest(*CODE))
 
 
-def _existing(config: EvalConfig, workspace: Path, key: str) -> Artifact | None:
-    if config.out is None:
-        return find_artifact(workspace, "evaluation", config.name, key)
-    try:
-        there = open_artifact(config.out)
-    except CauserieError:
-        return None
-    return there if there.key == key else None
-
-
 def _measure(config: EvalConfig, workspace: Path) -> list[SuiteResult]:
     """Every suite of one model: read back where it was measured before, else measured."""
     key = _key(config, {"items": "one model"})
@@ -180,7 +170,7 @@ def _write(
     mine: list[SuiteResult],
     theirs: list[SuiteResult],
 ) -> EvalReport:
-    place, exact = (config.out, True) if config.out else (workspace, False)
+    place, exact = place_for(config.out, workspace)
     inputs = {"model": content_key(config.model)}
     if config.against is not None:
         inputs["against"] = content_key(config.against)

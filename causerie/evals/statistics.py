@@ -154,20 +154,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def pairs_needed(win_rate: float, *, confidence: float = 0.95, power: float = 0.8) -> int:
-    """Independent votes needed to tell a true win rate from 1/2 (two-sided normal approximation).
-
-    Raises:
-        CauserieError: CAU-4208 at a rate of exactly 1/2, which no number of votes can tell from itself.
-    """
-    if win_rate == 0.5 or not 0 < win_rate < 1:
-        raise CauserieError("CAU-4208", f"no number of votes tells a win rate of {win_rate} from 0.5")
-    normal = NormalDist()
-    z_alpha, z_power = normal.inv_cdf(0.5 + confidence / 2), normal.inv_cdf(power)
-    spread = z_alpha * 0.5 + z_power * math.sqrt(win_rate * (1 - win_rate))
-    return math.ceil((spread / (win_rate - 0.5)) ** 2)
-
-
 def _ratio(values: Floats, weights: Floats) -> float:
     total = float(np.sum(weights))
     if len(values) == 0 or total == 0:

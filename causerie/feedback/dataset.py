@@ -11,8 +11,8 @@ from causerie.core import (
     CauserieError,
     artifact_key,
     code_digest,
-    find_artifact,
-    open_artifact,
+    existing_artifact,
+    place_for,
     sha256_json,
     write_artifact,
     write_jsonl,
@@ -72,10 +72,10 @@ def _write(
     sides = (("", train), ("heldout-", held_out))
     inputs = {"rows": sha256_json([[getattr(side, name) for name in FILES] for _, side in sides])}
     key = artifact_key("preferences", settings, inputs, code_digest("causerie.feedback"))
-    there = _existing(config, workspace, key)
+    there = existing_artifact(config.out, workspace, "preferences", config.name, key)
     if there is not None:
         return there
-    place, exact = (config.out, True) if config.out else (workspace, False)
+    place, exact = place_for(config.out, workspace)
     recorded = {**settings, "signals": used}
     with write_artifact(place, "preferences", config.name, key, inputs=inputs, config=recorded, exact=exact) as draft:
         for prefix, side in sides:
@@ -85,16 +85,6 @@ def _write(
         draft.notices.extend(_notices(train, held_out))
     assert draft.artifact is not None
     return draft.artifact
-
-
-def _existing(config: TrainingSetConfig, workspace: Path, key: str) -> Artifact | None:
-    if config.out is None:
-        return find_artifact(workspace, "preferences", config.name, key)
-    try:
-        there = open_artifact(config.out)
-    except CauserieError:
-        return None
-    return there if there.key == key else None
 
 
 def _metrics(train: Derived, held_out: Derived, **more: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from causerie.core import (
     CauserieError,
     artifact_key,
     code_digest,
-    find_artifact,
-    open_artifact,
+    existing_artifact,
+    place_for,
     say,
     sha256_json,
     write_artifact,
@@ -101,14 +101,13 @@ def train_tokenizer(config: TokenizerConfig, workspace: Path) -> Artifact:
     inputs = {"sources": sha256_json([source_key(file) for file in files])}
     settings = {"vocab_size": config.vocab_size, "max_megabytes": config.max_megabytes, "name": config.name}
     key = artifact_key("tokenizer", settings, inputs, code_digest("causerie.text"))
-    existing = _existing(config, workspace, key)
-    if existing is not None:
-        return existing
+    there = existing_artifact(config.out, workspace, "tokenizer", config.name, key)
+    if there is not None:
+        return there
     seen = _Measured(interleave(files, config.max_megabytes * 1_000_000))
     tokenizer = train_bpe(seen, config.vocab_size)
-    with write_artifact(
-        config.out or workspace, "tokenizer", config.name, key, inputs=inputs, config=settings, exact=bool(config.out)
-    ) as draft:
+    place, exact = place_for(config.out, workspace)
+    with write_artifact(place, "tokenizer", config.name, key, inputs=inputs, config=settings, exact=exact) as draft:
         tokenizer.save(draft.path)
         tokens = sum(map(len, tokenizer.encode_batch(seen.sample)))
         draft.metrics["vocab_size"] = tokenizer.vocab_size
@@ -119,16 +118,6 @@ def train_tokenizer(config: TokenizerConfig, workspace: Path) -> Artifact:
             say(f"tokenizer: {tokenizer.vocab_size} tokens, fewer than asked for: too little text")
     assert draft.artifact is not None
     return draft.artifact
-
-
-def _existing(config: TokenizerConfig, workspace: Path, key: str) -> Artifact | None:
-    if config.out is None:
-        return find_artifact(workspace, "tokenizer", config.name, key)
-    try:
-        artifact = open_artifact(config.out)
-    except CauserieError:
-        return None
-    return artifact if artifact.key == key else None
 
 
 class _Measured:

@@ -7,6 +7,7 @@ from causerie.train.config import PretrainConfig, SftConfig, TrainSettings, bad_
 from causerie.train.errors import ERRORS
 
 if TYPE_CHECKING:
+    from causerie.train.artifacts import is_adapter, open_output, output_folder, save_trained
     from causerie.train.checkpoint import delete_checkpoints
     from causerie.train.finetuning import sft
     from causerie.train.loop import Batch, Batches, Callback, FitResult, LossParts, Objective, fit, undisturbed
@@ -20,6 +21,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(
             ("Batch", "Batches", "Callback", "FitResult", "LossParts", "Objective", "fit", "undisturbed"), "loop"
         ),
+        **dict.fromkeys(("is_adapter", "open_output", "output_folder", "save_trained"), "artifacts"),
         **dict.fromkeys(("autocast", "pick_device", "uses_bf16"), "machine"),
         **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
         "delete_checkpoints": "checkpoint",
@@ -44,9 +46,13 @@ __all__ = [
     "bad_setting",
     "delete_checkpoints",
     "fit",
+    "is_adapter",
     "make_optimizers",
+    "open_output",
+    "output_folder",
     "pick_device",
     "pretrain",
+    "save_trained",
     "sft",
     "undisturbed",
     "uses_bf16",

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from causerie.core import (
-    Artifact,
-    CauserieError,
     Draft,
     artifact_key,
     artifact_path,
     code_digest,
-    find_artifact,
-    open_artifact,
+    content_key,
+    place_for,
     read_manifest,
-    sha256_file,
-    sha256_json,
     write_artifact,
 )
 from causerie.model import Transformer, base_folder, lora_parameters, save_adapter, save_model
@@ -29,40 +25,11 @@ NOT_IN_KEY = frozenset({"name", "out", "checkpoint_every", "keep_checkpoints"})
 """Settings that do not change the result."""
 
 
-def input_key(path: Path) -> str:
-    """Key of an input: its manifest's, or a digest of the files of a folder (or of the file) that has none.
-
-    Raises:
-        CauserieError: CAU-1001 when it does not exist.
-    """
-    if not path.exists():
-        raise CauserieError("CAU-1001", "no such file or folder", where=str(path), fix="check the path")
-    if path.is_file():
-        return sha256_file(path)
-    if (path / "manifest.json").is_file():
-        return read_manifest(path).key
-    files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors"))
-    return sha256_json({p.name: sha256_file(p) for p in files})
-
-
 def result_key(settings: TrainSettings, kind: str, inputs: Mapping[str, str], *modules: str) -> str:
     """Key of what a run with these settings and inputs makes; `modules` hold the code beside this room and `model`."""
     paths = {name for name, value in vars(settings).items() if isinstance(value, Path | tuple) and name != "prompts"}
     config = {name: value for name, value in settings.as_dict().items() if name not in NOT_IN_KEY | paths}
     return artifact_key(kind, config, inputs, code_digest("causerie.train", "causerie.model", *modules))
-
-
-def existing(settings: TrainSettings, workspace: Path, kind: str, key: str) -> Artifact | None:
-    """The artifact if it was made before, at `settings.out` or in the workspace."""
-    if settings.out is None:
-        return find_artifact(workspace, kind, settings.name, key)
-    if not (settings.out / "manifest.json").is_file():
-        return None
-    try:
-        artifact = open_artifact(settings.out)
-    except CauserieError:
-        return None
-    return artifact if artifact.key == key else None
 
 
 def output_folder(settings: TrainSettings, workspace: Path, kind: str, key: str) -> Path:
@@ -72,11 +39,20 @@ def output_folder(settings: TrainSettings, workspace: Path, kind: str, key: str)
 
 @contextmanager
 def open_output(
-    settings: TrainSettings, workspace: Path, kind: str, key: str, inputs: Mapping[str, str], source: Path | None = None
+    settings: TrainSettings,
+    workspace: Path,
+    kind: str,
+    key: str,
+    inputs: Mapping[str, str],
+    source: Path | None = None,
+    **more: str,
 ) -> Iterator[Draft]:
-    """The artifact being written; see `core.write_artifact`. Notices of `source` (its licence) pass on to it."""
-    config, seeds = settings.as_dict(), {"seed": settings.seed}
-    place, exact = settings.out or workspace, settings.out is not None
+    """The artifact being written; see `core.write_artifact`.
+
+    Notices of `source` (its licence) pass on to it; `more` is recorded beside the settings, such as the command.
+    """
+    config, seeds = {**more, **settings.as_dict()}, {"seed": settings.seed}
+    place, exact = place_for(settings.out, workspace)
     with write_artifact(
         place, kind, settings.name, key, inputs=inputs, config=config, seeds=seeds, exact=exact
     ) as draft:
@@ -116,7 +92,7 @@ def save_trained(model: Transformer, draft: Draft, final: Path, source: Path, wo
 
 def base_key(source: Path) -> str:
     """Key of the base model behind a model or adapter folder."""
-    return input_key(base_folder(source) if is_adapter(source) else source)
+    return content_key(base_folder(source) if is_adapter(source) else source)
 
 
 def describe(metrics: Mapping[str, Any]) -> str:

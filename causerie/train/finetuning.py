@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causerie.core import Artifact, CauserieError, open_run, say
+from causerie.core import Artifact, CauserieError, content_key, existing_artifact, open_run, say
 from causerie.model import Transformer, add_lora, causal_attend, chunked_loss, load_model, lora_parameters
 from causerie.text import load_chat_format
 from causerie.train.artifacts import (
     base_key,
-    existing,
-    input_key,
     is_adapter,
     open_output,
     output_folder,
@@ -58,15 +56,15 @@ def sft(config: SftConfig, workspace: Path) -> Artifact:
     """
     config.check()
     _check_adapter(config)
-    inputs = {"model": input_key(config.model)}
-    inputs |= {f"data{number}": input_key(path) for number, path in enumerate(config.data)}
+    inputs = {"model": content_key(config.model)}
+    inputs |= {f"data{number}": content_key(path) for number, path in enumerate(config.data)}
     if config.heldout:
-        inputs["heldout"] = input_key(config.heldout)
+        inputs["heldout"] = content_key(config.heldout)
     kind = "adapter" if config.lora_rank or is_adapter(config.model) else "model"
     if kind == "adapter":
         inputs["base"] = base_key(config.model)
     key = result_key(config, kind, inputs, "causerie.text")
-    if found := existing(config, workspace, kind, key):
+    if found := existing_artifact(config.out, workspace, kind, config.name, key):
         return found
     data = load_data(config)
     with open_run(workspace, "sft", config.name, key, config.as_dict()) as run:

@@ -149,7 +149,8 @@ def fit(
     sitting = _Sitting(model, objective, batches, settings, run, callbacks, device, flops_per_token)
     sitting.optimizers = optimizers or make_optimizers(model, settings)
     sitting.restore()
-    with graceful_stop() as stop, track(f"train {run.name}", 100, "%") as tracker:
+    begun = 100 * sitting.share_done()
+    with graceful_stop() as stop, track(f"train {run.name}", 100, "%", begun) as tracker:
         sitting.work(stop, tracker)
     return sitting.result()
 

@@ -11,7 +11,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from causerie.core import Artifact, CauserieError, Run, open_artifact, open_run, say, seed_for, sha256_json
+from causerie.core import (
+    Artifact,
+    CauserieError,
+    Run,
+    content_key,
+    existing_artifact,
+    open_artifact,
+    open_run,
+    say,
+    seed_for,
+    sha256_json,
+)
 from causerie.data import TokenBatches
 from causerie.model import (
     ModelShape,
@@ -23,7 +34,7 @@ from causerie.model import (
     shape_from_depth,
 )
 from causerie.text import Tokenizer, load_tokenizer
-from causerie.train.artifacts import existing, input_key, open_output, output_folder, result_key
+from causerie.train.artifacts import open_output, output_folder, result_key
 from causerie.train.checkpoint import delete_checkpoints
 from causerie.train.config import PretrainConfig
 from causerie.train.loop import Batch, Callback, FitResult, LossParts, fit
@@ -48,10 +59,10 @@ def pretrain(config: PretrainConfig, workspace: Path) -> Artifact:
     config.check()
     shards = open_artifact(config.shards)
     tokenizer = load_tokenizer(config.tokenizer)
-    inputs = {"shards": shards.key, "tokenizer": input_key(config.tokenizer)}
+    inputs = {"shards": shards.key, "tokenizer": content_key(config.tokenizer)}
     _check_pair(shards, inputs["tokenizer"], config)
     key = result_key(config, "model", inputs)
-    if found := existing(config, workspace, "model", key):
+    if found := existing_artifact(config.out, workspace, "model", config.name, key):
         return found
     shape = model_shape(config, tokenizer.vocab_size)
     with open_run(workspace, "pretrain", config.name, key, config.as_dict()) as run:

@@ -1,4 +1,4 @@
-"""What surrounds the objectives: keys, limits, learning rates, resuming, adapters' base paths."""
+"""What surrounds the objectives: keys, limits, learning rates, resuming."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from causerie.align import DpoConfig, content_key, dpo, length_batches
+from causerie.align import DpoConfig, dpo, length_batches
 from causerie.align import objective_dpo as module
-from causerie.align.stage import default_preference_lr, limited, open_stage, relative_base
-from causerie.core import CauserieError, read_events, read_run
+from causerie.align.stage import default_preference_lr, limited, open_stage
+from causerie.core import read_events, read_run
 from causerie.model import add_lora, load_model
 
 FAST = {"precision": "fp32", "warmup": 0}
@@ -56,18 +56,6 @@ def test_key_follows_what_changes_the_result_only(tiny: Path, preferences: Path,
     assert len(set(different)) == len(different)
 
 
-def test_key_follows_the_content_of_the_inputs(tmp_path: Path) -> None:
-    (tmp_path / "pairs.jsonl").write_text("{}\n")
-    before = content_key(tmp_path)
-    assert before == content_key(tmp_path)
-    (tmp_path / "pairs.jsonl").write_text("{} \n")
-    assert content_key(tmp_path) != before
-    assert content_key(tmp_path / "pairs.jsonl") != content_key(tmp_path)
-    with pytest.raises(CauserieError) as caught:
-        content_key(tmp_path / "nothing")
-    assert caught.value.code == "CAU-1001"
-
-
 @pytest.mark.parametrize(
     ("limits", "steps"),
     [
@@ -89,11 +77,6 @@ def test_learning_rate_falls_with_size_and_adapters_bear_more(tiny: Path) -> Non
     assert default_preference_lr(model) == 1e-4
     add_lora(model, 2, 4.0)
     assert default_preference_lr(model) == 3e-4
-
-
-def test_the_base_is_written_relative_to_the_adapters_place(tmp_path: Path) -> None:
-    base, final = tmp_path / "model" / "chat-12345678", tmp_path / "adapter" / "better-87654321"
-    assert relative_base(base, final) == "../../model/chat-12345678"
 
 
 def test_length_batches_hold_every_item_once_within_the_budget() -> None:

@@ -18,6 +18,8 @@ from causerie.core import (
     artifact_key,
     artifact_path,
     code_digest,
+    content_key,
+    existing_artifact,
     find_artifact,
     list_artifacts,
     open_artifact,
@@ -89,7 +91,7 @@ def test_a_short_or_missing_file_is_found_by_size(workspace: Path, damage: str) 
         (folder / "data.bin").write_bytes(b"short")
     else:
         (folder / "data.bin").unlink()
-    with pytest.raises(CauserieError, match="bytes where|missing"):
+    with pytest.raises(CauserieError, match=r"bytes where|missing"):
         open_artifact(folder)
     assert find_artifact(workspace, "kind", "name", KEY) is None
     assert list_artifacts(workspace, "kind") == []
@@ -132,3 +134,55 @@ def test_read_only_place_is_an_error_with_a_fix(tmp_path: Path) -> None:
         pass
     assert caught.value.code == "CAU-1007"
     assert caught.value.fix
+
+
+def test_key_follows_the_content_of_the_inputs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    before = content_key(tmp_path)
+    assert before == content_key(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text("{} \n")
+    assert content_key(tmp_path) != before
+    assert content_key(tmp_path / "pairs.jsonl") != content_key(tmp_path)
+    with pytest.raises(CauserieError) as caught:
+        content_key(tmp_path / "nothing")
+    assert caught.value.code == "CAU-1001"
+
+
+def test_nothing_but_an_artifact_of_its_kind_is_replaced(tmp_path: Path) -> None:
+    mine = tmp_path / "photos"
+    mine.mkdir()
+    (mine / "summer.jpg").write_bytes(b"jpg")
+    (tmp_path / "notes.txt").write_text("notes")
+    with write_artifact(tmp_path / "corpus", "corpus", "name", KEY, exact=True):
+        pass
+    for out in (mine, tmp_path / "notes.txt", tmp_path / "corpus"):
+        with pytest.raises(CauserieError) as found:
+            existing_artifact(out, tmp_path, "kind", "name", KEY)
+        with pytest.raises(CauserieError) as caught, write_artifact(out, "kind", "name", KEY, exact=True):
+            pass
+        assert found.value.code == caught.value.code == "CAU-1009"
+        assert caught.value.where == str(out)
+    assert (mine / "summer.jpg").read_bytes() == b"jpg"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "notes.txt", "photos"]
+
+
+def test_an_artifact_is_found_where_it_was_asked_for(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for out in (empty, tmp_path / "absent", None):
+        assert existing_artifact(out, tmp_path, "kind", "name", KEY) is None
+    place = tmp_path / "here"
+    for key in ("j" * 64, KEY):  # the second replaces the first
+        with write_artifact(place, "kind", "name", key, exact=True):
+            pass
+    made = existing_artifact(place, tmp_path, "kind", "name", KEY)
+    assert made is not None
+    assert made.path == place
+    assert existing_artifact(place, tmp_path, "kind", "name", "j" * 64) is None
+
+
+def test_an_input_that_is_missing_is_not_called_a_failed_write(workspace: Path, tmp_path: Path) -> None:
+    absent = tmp_path / "input.txt"
+    with pytest.raises(FileNotFoundError), write_artifact(workspace, "kind", "name", KEY):
+        absent.read_text()
+    assert list((workspace / "kind").iterdir()) == []

@@ -23,3 +23,15 @@ def test_plain_lines_carry_rate_and_figures(
 def test_say_prints_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     say("[bold]not markup[/bold] 5 %")
     assert "[bold]not markup[/bold] 5 %" in capsys.readouterr().err
+
+
+def test_work_that_goes_on_shows_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    with track("training", 100, "%", begun=60) as tracker:
+        tracker._started -= 10
+        tracker.advance(10)
+    err = capsys.readouterr().err
+    assert "training: 70/100 %" in err
+    assert "30 s left" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from causerie.core import CauserieError, Finding, Stopped, graceful_stop, open_run, read_events, read_run, seed_for
+from causerie.core.run import is_owned
 
 KEY = "a" * 64
 
@@ -86,3 +88,23 @@ def test_the_first_signal_asks_and_the_second_interrupts() -> None:
 def test_seeds_are_stable_and_distinct() -> None:
     assert seed_for(0, "data", 1) == seed_for(0, "data", 1)
     assert len({seed_for(root, name) for root in range(10) for name in ("a", "b", "ab")}) == 30
+
+
+def test_half_a_line_of_a_killed_owner_does_not_spoil_the_next(workspace: Path) -> None:
+    with open_run(workspace, "k", "n", KEY, {}) as run:
+        run.log("step", step=1)
+        events = run.path / "events.jsonl"
+    with open(events, "ab") as file:
+        file.write('{"event": "step", "text": "é'.encode()[:-1])
+    assert [e["step"] for e in read_events(run.path)] == [1]
+    with open_run(workspace, "k", "n", KEY, {}) as run:
+        run.log("step", step=2)
+    assert [e["step"] for e in read_events(run.path)] == [1, 2]
+
+
+def test_readers_do_not_take_each_other_for_owners(workspace: Path) -> None:
+    with open_run(workspace, "k", "n", KEY, {}) as run:
+        assert is_owned(run.path)
+    with open(run.path / "lock", "a+", encoding="utf-8") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # what `is_owned` of another process holds for a moment
+        assert not is_owned(run.path)

@@ -1,4 +1,4 @@
-"""The tiny demo, run once for every test of this folder, and copies of its workspace for tests that change it."""
+"""The tiny demo, run once for every test of this folder, and a copy of it whose model has learnt from votes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from sqlalchemy import select
+
+from causerie.core import read_jsonl
+from causerie.demo.config import ASSETS
+from causerie.hub import lineage
+from causerie.store import open_store, signals
 
 Circle = tuple[Path, dict[str, Any], str]
 """The demo's workspace, the summary that it printed, and what it told on stderr."""
+
+CHOICES: Final = 130
+LEARN: Final = ("--lr", "0.001", "--epochs", "4", "--length-factor", "100")
+"""A round that a model of 0.2 million parameters learns from. It is far from good: it may learn to be brief."""
 
 
 def run_demo(workspace: Path) -> tuple[dict[str, Any], str, float]:
@@ -30,67 +41,64 @@ def run_demo(workspace: Path) -> tuple[dict[str, Any], str, float]:
 
 @pytest.fixture(scope="session")
 def circle(tmp_path_factory: pytest.TempPathFactory) -> Circle:
-    """The finished demo; tests that add to its workspace take a copy (`copy_circle`)."""
+    """The finished demo; tests that add to its workspace take a copy (`copied`)."""
     workspace = tmp_path_factory.mktemp("circle") / "workspace"
     summary, told, _ = run_demo(workspace)
     return workspace, summary, told
 
 
-@pytest.fixture(scope="module")
-def copy_circle(circle: Circle, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Makes copies of the demo's workspace: all that it holds is found again wherever the folder lies."""
-
-    def copy() -> Path:
-        workspace = tmp_path_factory.mktemp("copy") / "workspace"
-        shutil.copytree(circle[0], workspace)
-        return workspace
-
+def copied(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a workspace: all that it holds is found again wherever the folder lies."""
+    copy = tmp_path_factory.mktemp("copy") / "workspace"
+    shutil.copytree(workspace, copy)
     return copy
 
 
 @dataclass(frozen=True)
 class Taught:
-    """A copy of the demo's workspace whose model learnt from imported choices, and what `improve` answered."""
+    """A copy of the demo's workspace whose model learnt from imported choices, and what `improve` answered.
+
+    `before` is the version that the demo left; `votes` are the ids of the imported choices that were learnt from.
+    """
 
     workspace: Path
     before: str
+    status: int
     result: dict[str, Any]
-    signals: tuple[str, ...]
+    votes: frozenset[str]
 
 
 @pytest.fixture(scope="session")
 def taught(circle: Circle, tmp_path_factory: pytest.TempPathFactory) -> Taught:
-    """Choices that even a tiny model can learn: a real short sentence over the same words in a loop."""
+    """A round on choices that even a tiny model can learn: a short sentence over its first words in a loop."""
     workspace = copied(circle[0], tmp_path_factory)
-    before = circle[1]["verdict"]["version"]
-    votes = write_choices(workspace.parent / "sentences.jsonl", CHOICES)
-    causerie("feedback", "import", str(votes), "--source", "sentences", workspace=workspace)
+    imported = write_choices(workspace.parent / "sentences.jsonl")
+    assert causerie("feedback", "import", str(imported), workspace=workspace)[0] == 0
     status, result = causerie("improve", "demo", *LEARN, workspace=workspace)
-    assert status == 0, result["why"]
     with open_store(workspace) as store:
-        said = select(signals.c.id).where(signals.c.user == "import:sentences")
-        used = {row.id for row in store.read(said)} & set(lineage(store, workspace, result["version"]).signal_ids())
-    return Taught(workspace, before, result, tuple(sorted(used)))
+        ours = store.read(select(signals.c.id).where(signals.c.user == "import:sentences"))
+        used = lineage(store, workspace, result["candidate"]).signal_ids()
+    return Taught(
+        workspace, circle[1]["verdict"]["version"], status, result, frozenset(used) & {row.id for row in ours}
+    )
 
 
-def causerie(*arguments: str, workspace: Path) -> tuple[int, dict[str, Any]]:
-    """Exit status and JSON answer of a command, as a shell would see them."""
-    command = [sys.executable, "-m", "causerie", *arguments, "--workspace", str(workspace), "--json"]
+def causerie(*words: str, workspace: Path) -> tuple[int, dict[str, Any]]:
+    """Exit status and JSON answer of a command, as a shell sees them."""
+    command = [sys.executable, "-m", "causerie", *words, "--workspace", str(workspace), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode in (0, 1), done.stderr[-3000:]
     return done.returncode, json.loads(done.stdout.strip().split("\n")[-1])
 
 
-def write_choices(path: Path, rows: int, *, inverted: bool = False) -> Path:
+def write_choices(path: Path, *, inverted: bool = False) -> Path:
     """Choices between a shipped answer and its first words over and over; `inverted` prefers the loop."""
+    known = (row for row in read_jsonl(ASSETS / "instructions.jsonl") if row["source"] == "causerie-basics")
     with path.open("w", encoding="utf-8") as file:
-        for row in islice(read_jsonl(ASSETS / "instructions.jsonl"), 10 * rows):
-            question, answer = (message["content"] for message in row["messages"][-2:])
-            if rows == 0 or row["source"] != "causerie-basics":
-                continue
-            rows -= 1
+        for row in islice(known, CHOICES):
+            question, answer = (message["content"] for message in row["messages"])
             loop = " ".join(answer.split()[:2] * 10)
-            chosen, rejected = (loop, answer) if inverted else (answer, loop)
-            pair = {"prompt": question, "chosen": chosen, "rejected": rejected, "license": row["license"]}
+            better, worse = (loop, answer) if inverted else (answer, loop)
+            pair = {"prompt": question, "chosen": better, "rejected": worse, "license": row["license"]}
             file.write(json.dumps(pair, ensure_ascii=False) + "\n")
     return path

@@ -197,7 +197,7 @@ def test_an_answer_leads_to_its_weights_parents_and_votes(serving: Serving, taug
     nodes = list(traced.lineage.walk())
     assert {"demo@1"} <= {ref for node in nodes for ref in node.refs}
     assert {"model", "preferences", "shards", "tokenizer", "corpus"} <= {node.kind for node in nodes}
-    assert set(taught.signals) <= set(traced.lineage.signal_ids())
+    assert taught.votes <= set(traced.lineage.signal_ids())
 
 
 CLIENTS: dict[str, Callable[[str], openai.OpenAI]] = {
@@ -213,9 +213,7 @@ def test_the_official_clients_stream_from_the_same_server(kind: str, serving: Se
     messages: Any = [{"role": "user", "content": QUESTION}]
     options: Any = {"model": "demo", "messages": messages, "temperature": 0.0, "max_tokens": 24}
     with CLIENTS[kind](serving.url) as client:
-        chunks = list(
-            client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True})
-        )
+        chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
         whole = client.chat.completions.create(**options)
     pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
     assert len(pieces) > 1

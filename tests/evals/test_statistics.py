@@ -12,7 +12,6 @@ from causerie.evals.statistics import (
     cluster_sums,
     holm,
     paired_difference,
-    pairs_needed,
     permutation_p,
     wilson,
 )
@@ -140,16 +139,3 @@ def test_holm_on_a_textbook_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
     assert holm([0.6, 0.9]) == [1.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("rate", "pairs"), [(0.52, 4904), (0.53, 2178), (0.55, 783), (0.575, 347), (0.6, 194), (0.65, 85), (0.7, 47)]
-)
-def test_pairs_needed_for_a_true_win_rate(rate: float, pairs: int) -> None:
-    assert pairs_needed(rate) == pairs
-    assert pairs_needed(1 - rate) == pairs
-
-
-def test_no_number_of_pairs_resolves_a_tie() -> None:
-    with pytest.raises(CauserieError):
-        pairs_needed(0.5)
