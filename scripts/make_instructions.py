@@ -29,9 +29,13 @@ UNFIT = re.compile(
 )
 
 
+HELD_OUT = 0.04
+"""Share of questions kept apart: the guard set of the demo is never trained on, by the starter neither."""
+
+
 def lines(path: Path) -> Iterator[dict]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-    with opened as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
 
@@ -163,9 +167,11 @@ def shuffled(rows: Iterable[dict], seed: int) -> list[dict]:
 
 
 def make_demo(pack: Path, folder: Path, seed: int) -> None:
-    human = [r for source in (dolly, oasst_fr, seeds) for r in source(pack) if fits(r, 420) and len(r["messages"]) == 2]
-    held = [r for r in human if held_out(r, 0.08)]
-    train = [r for r in human if not held_out(r, 0.08)]
+    rows = [r for source in (dolly, oasst_fr, seeds) for r in source(pack) if len(r["messages"]) == 2]
+    human = [r for r in rows if fits(r, 420 if r["lang"] == "en" else 900)]  # French answers run longer; keep enough
+    drilled = {r["messages"][0]["content"] for r in basics.rows(seed)}
+    held = [r for r in human if held_out(r, HELD_OUT) and r["messages"][0]["content"] not in drilled]
+    train = [r for r in human if not held_out(r, HELD_OUT)]
     drills = list(basics.rows(seed, arithmetic=60, lists=40))
     save(folder / "instructions.jsonl", shuffled(train + drills, seed))
     save(folder.parent.parent / "loop" / "assets" / "guard.jsonl", shuffled(held, seed))
@@ -174,8 +180,8 @@ def make_demo(pack: Path, folder: Path, seed: int) -> None:
 
 def make_starter(pack: Path, folder: Path, seed: int) -> None:
     human = [r for source in (dolly, oasst_fr, oasst_en, seeds) for r in source(pack) if fits(r, 1800)]
-    held = [r for r in human if held_out(r, 0.04)]
-    train = [r for r in human if not held_out(r, 0.04)]
+    held = [r for r in human if held_out(r, HELD_OUT)]
+    train = [r for r in human if not held_out(r, HELD_OUT)]
     sums = list(shuffled((r for r in gsm8k(pack) if fits(r, 500)), seed))[:350]
     shaped = list(formats(train, seed, 1300))
     drills = list(basics.rows(seed))

@@ -53,10 +53,11 @@ class ChangedConversation(Strict):
 
 
 class SamplingParams(Strict):
-    """How answers are drawn; the engine's limits apply on top."""
+    """How answers are drawn; the engine's limits apply on top. The penalty keeps small models from going in circles."""
 
-    temperature: float = Field(default=0.8, ge=0.0, le=2.0)
+    temperature: float = Field(default=0.7, ge=0.0, le=2.0)
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
+    frequency_penalty: float = Field(default=0.3, ge=-2.0, le=2.0)
     max_tokens: int = Field(default=384, ge=1, le=8_192)
 
 

@@ -13,7 +13,7 @@ from cyclopts.config import Env, Toml
 
 from causerie import __version__
 from causerie.cli.flags import hide_dash
-from causerie.core import CauserieError, Finding, Stopped, stderr_console
+from causerie.core import CauserieError, Finding, Stopped, need_package, stderr_console
 
 GROUPS = (
     # name, module, help
@@ -35,6 +35,9 @@ SINGLE = (
     ("serve", "causerie.cli.circle:serve", "The page and the OpenAI-shaped API on loopback."),
     ("improve", "causerie.cli.circle:improve", "One turn of the loop: feedback, candidate, gate, verdict."),
 )
+
+OPTIONAL = {"torch": "train", "matplotlib": "train"}
+"""Packages that only some commands need, and the extra that brings each."""
 
 
 def build_app() -> App:
@@ -65,6 +68,8 @@ def dispatch(tokens: list[str]) -> None:
         config: Annotated[Path | None, Parameter(help="TOML file with the command's values.")] = None,
     ) -> None:
         sources: list[object] = [Env("CAUSERIE_", command=True)]
+        if config is not None and config.exists() and not config.is_file():
+            raise CauserieError("CAU-7004", "not a file", where=str(config), fix="give --config FILE.toml")
         if config is not None:
             sources.append(Toml(config, must_exist=True, use_commands_as_keys=False))
         app.config = sources
@@ -96,14 +101,29 @@ def main(arguments: list[str] | None = None) -> None:
             "CAU-7001", str(error), where="causerie " + " ".join(tokens), fix="see causerie COMMAND --help"
         )
         _fail(wrong, tokens)
-    except FileNotFoundError as error:
-        missing = CauserieError("CAU-1001", "no such file", where=str(error.filename), fix="check the path")
-        _fail(missing, tokens)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader has seen enough; Python would complain once more when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None and not isinstance(error, FileNotFoundError):
+            raise
+        _fail(_unusable(error), tokens)
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        _fail(need_package(error.name, OPTIONAL[error.name]), tokens)
     sys.exit(0)
+
+
+def _unusable(error: OSError) -> CauserieError:
+    """The error for a path that the system would not let us use."""
+    if isinstance(error, FileNotFoundError):
+        return CauserieError("CAU-1001", "no such file", where=str(error.filename or error), fix="check the path")
+    return CauserieError(
+        "CAU-7004", str(error.strerror), where=str(error.filename), fix="check the path and its rights"
+    )
 
 
 def _fail(error: CauserieError, tokens: list[str]) -> None:

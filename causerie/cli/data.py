@@ -40,7 +40,10 @@ def extract(
 
 @app.command
 def report(
-    corpus: Annotated[Path, Parameter(help="A corpus folder.")], *, out: Path | None = None, json: JSON = False
+    corpus: Annotated[Path, Parameter(help="A corpus folder.")],
+    *,
+    out: Annotated[Path | None, Parameter(help="File to write; report.html in the present folder by default.")] = None,
+    json: JSON = False,
 ) -> None:
-    """Write a corpus's HTML report anew (to --out, default beside nothing: report.html in this folder)."""
+    """Write a corpus's HTML report anew."""
     show({"path": str(write_report(corpus, out or Path("report.html")))}, json)

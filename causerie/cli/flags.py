@@ -20,13 +20,12 @@ from causerie.core import Artifact, Finding, workspace_path
 WORKSPACE = Annotated[Path | None, Parameter(help="Where artifacts and the database live (CAUSERIE_WORKSPACE).")]
 JSON = Annotated[bool, Parameter(help="Print one JSON object as the last line of stdout.", negative="")]
 
-
 _DASH = "./-"
 
 
-def hide_dash(token: str) -> str:
+def hide_dash(word: str) -> str:
     """A lone `-` (standard input) spelt so that the parser does not take it for a flag; see `show_dash`."""
-    return _DASH if token == "-" else token
+    return _DASH if word == "-" else word
 
 
 def show_dash(value: Any) -> Any:

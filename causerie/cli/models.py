@@ -9,10 +9,14 @@ from cyclopts import App, Parameter
 
 from causerie import hub
 from causerie.cli.flags import JSON, WORKSPACE, show
-from causerie.core import Finding, workspace_path
+from causerie.core import CauserieError, Finding, workspace_path
 from causerie.store import open_store
 
-app = App(name="models", help="Versions: list, show, import, export, promote, verify.", result_action="return_value")
+app = App(
+    name="models",
+    help="Versions: list, show, import, export, promote, roll back, verify.",
+    result_action="return_value",
+)
 REF = Annotated[str, Parameter(help="Registry name, or name@number.")]
 
 
@@ -26,7 +30,8 @@ def list_models(name: str | None = None, *, workspace: WORKSPACE = None, json: J
 
 def _line(version: dict[str, Any]) -> str:
     mark = "*" if version["status"] == "promoted" else " "
-    return f"{mark} {version['ref']:24} {version['status']:10} {version['kind']:8} {version['key'][:8]}  {version['licence']}"
+    columns = (f"{version['ref']:24}", f"{version['status']:10}", f"{version['kind']:8}", version["key"][:8])
+    return " ".join((mark, *columns, "", version["licence"]))
 
 
 @app.command(name="show")
@@ -57,12 +62,27 @@ def import_(
         if source == "starter" and not Path(source).is_dir():
             from causerie.starter import StarterConfig, register_starter
 
+            _refuse_flags_of_folders(name, licence, promote)
             version = register_starter(StarterConfig(vocabulary=vocabulary), folder, store)
         else:
             path = Path(source)
             status: Literal["promoted", "candidate"] = "promoted" if promote else "candidate"
-            version = hub.import_model(store, folder, path, name or path.name, licence=licence, status=status)
+            called = name or path.absolute().name
+            version = hub.import_model(store, folder, path, called, licence=licence, status=status)
     show(version.as_dict(), json, lambda v: f"{v['ref']}: {v['artifact']}\nlicence: {v['licence']}")
+
+
+def _refuse_flags_of_folders(name: str | None, licence: str, promote: bool) -> None:
+    """The starter brings its name and its terms; a flag that would do nothing is an error, not a silence.
+
+    Raises:
+        CauserieError: CAU-7001.
+    """
+    given = {"--name": name, "--licence": licence, "--no-promote": not promote}
+    for flag, value in given.items():
+        if value:
+            cause = f"{flag} does not go with the starter, which has its own name and terms"
+            raise CauserieError("CAU-7001", cause, where=f"models import starter {flag}", fix=f"leave {flag} out")
 
 
 @app.command

@@ -32,14 +32,23 @@ def show_run(run: RUN, *, workspace: WORKSPACE = None, json: JSON = False) -> No
 
 
 @app.command(name="plot")
-def plot_run(run: RUN, *, out: Path | None = None, workspace: WORKSPACE = None, json: JSON = False) -> None:
-    """Draw a run's loss curve to an SVG or PNG file."""
-    from causerie.train import plot_losses
+def plot_run(
+    run: RUN,
+    *,
+    out: Annotated[Path | None, Parameter(help="Folder for the pictures; the run's own by default.")] = None,
+    workspace: WORKSPACE = None,
+    json: JSON = False,
+) -> None:
+    """Draw a training run's loss curve: loss.svg and loss.png."""
+    from causerie.train import loss_curve, plot_loss
 
     folder = find_run(workspace_path(workspace), run)
-    target = out or Path(f"{folder.name}.svg")
-    plot_losses(read_events(folder), target)
-    show({"path": str(target)}, json)
+    target = out or folder
+    if not loss_curve(folder):
+        raise CauserieError("CAU-7003", "the run has no training steps", where=str(folder), fix="choose a training run")
+    kind, name = (read_run(folder)[key] for key in ("kind", "name"))
+    plot_loss(folder, target, f"{kind} {name}", (), "", per_token=kind in ("pretrain", "sft"))
+    show({"path": str(target), "files": ["loss.svg", "loss.png"]}, json)
 
 
 def find_run(workspace: Path, name: str) -> Path:

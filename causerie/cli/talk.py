@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from causerie.cli.flags import JSON, WORKSPACE, show
+from causerie.cli.flags import JSON, WORKSPACE, show, show_dash
 from causerie.core import workspace_path
 from causerie.hub import resolve
-from causerie.infer import EngineConfig, Sampling
+from causerie.infer import EngineConfig, Event, Sampling
 from causerie.store import open_store
-from causerie.text import StreamDecoder, load_chat_format
+from causerie.text import ChatFormat, StreamDecoder, load_chat_format
+
+if TYPE_CHECKING:
+    from causerie.infer import Engine
 
 MODEL = Annotated[str, Parameter(help="Registry name, name@number, or a model folder.")]
 
@@ -43,21 +46,23 @@ def generate(
     """Answer a prompt, or continue a text."""
     folder = folder_of(model, workspace_path(workspace))
     chat = load_chat_format(folder)
+    prompt = show_dash(prompt)
     messages = [{"role": "user", "content": prompt}]
     ids = [chat.tokenizer.eot_id, *chat.tokenizer.encode(prompt)] if raw else chat.prompt(messages)
-    stops = (chat.tokenizer.eot_id, *chat.stop_ids)
     heat = 0.0 if greedy else temperature
-    sampling = Sampling(max_tokens=max_tokens, temperature=heat, top_p=top_p, seed=seed, stop_ids=stops)
-    pieces, last = [], None
-    for text, event in _stream(folder, ids, sampling):
+    sampling = Sampling(max_tokens=max_tokens, temperature=heat, top_p=top_p, seed=seed, stop_ids=_stops(chat))
+    pieces, finish = [], "stop"
+    for text, event in _stream(_engine(folder), chat, ids, sampling):
         pieces.append(text)
-        last = event
+        finish = event.finish or finish
         if not json:
             sys.stdout.write(text)
             sys.stdout.flush()
-    finish = last.finish if last else "stop"
     result = {"text": "".join(pieces), "finish": finish, "prompt_tokens": len(ids)}
-    show(result, json, lambda _: " " if not pieces else "")
+    if json:
+        show(result, json)
+    else:
+        sys.stdout.write("\n")
 
 
 def chat(
@@ -73,12 +78,12 @@ def chat(
     folder = folder_of(model, workspace_path(workspace))
     chat_format = load_chat_format(folder)
     engine = _engine(folder)
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop_ids=chat_format.stop_ids)
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop_ids=_stops(chat_format))
     messages = [{"role": "system", "content": system}] if system else []
     while question := _ask():
         messages.append({"role": "user", "content": question})
         answer = ""
-        for text, _ in _stream(folder, chat_format.prompt(messages), sampling, engine):
+        for text, _ in _stream(engine, chat_format, chat_format.prompt(messages), sampling):
             answer += text
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -93,20 +98,24 @@ def _ask() -> str:
         return ""
 
 
-def _engine(folder: Path) -> Any:
+def _engine(folder: Path) -> Engine:
     from causerie.infer import Engine
 
     return Engine(folder, EngineConfig())
 
 
-def _stream(folder: Path, ids: list[int], sampling: Sampling, engine: Any = None) -> Iterator[tuple[str, Any]]:
-    engine = engine or _engine(folder)
-    chat_format = load_chat_format(folder)
+def _stops(chat_format: ChatFormat) -> tuple[int, ...]:
+    """Tokens that end an answer: the end of a turn, and the end of a document (a base model knows no turns)."""
+    return (chat_format.tokenizer.eot_id, *chat_format.stop_ids)
+
+
+def _stream(engine: Engine, chat_format: ChatFormat, ids: list[int], sampling: Sampling) -> Iterator[tuple[str, Event]]:
+    """Text as it comes, each piece with the event that brought it."""
     decoder = StreamDecoder(chat_format.tokenizer)
     engine.add("cli", ids, sampling)
+    event = None
     while engine.has_work:
         for event in engine.step():
             yield decoder.push([i for i in event.ids if i not in sampling.stop_ids]), event
-    rest = decoder.finish()
-    if rest:
+    if event is not None and (rest := decoder.finish()):
         yield rest, event

@@ -175,15 +175,17 @@ def _feedback(circle: Circle, store: Store) -> None:
         counts = {name: getattr(imported, name) for name in ("rows", "signals_new", "duplicates", "bad")}
         stage.figures = {**counts, "stats": plain(stats)}
         stage.lines.append(
-            f"{imported.rows} choices read: {imported.signals_new} new, {imported.duplicates} known, {imported.bad} unusable"
+            f"{imported.rows} choices read: {imported.signals_new} new, {imported.duplicates} known, "
+            f"{imported.bad} unusable"
         )
 
 
 def _improvement(circle: Circle, store: Store, mannered: Artifact) -> dict[str, Any]:
     with circle.timeline.stage("improvement", "a candidate learns from the choices, the gate decides") as stage:
-        if not list_versions(store, NAME):
-            register(store, circle.workspace, NAME, mannered, licence="CC-BY-SA-3.0", status="promoted", actor="demo")
-        done = [version for version in list_versions(store, NAME) if version.number > 1]
+        first = register(
+            store, circle.workspace, NAME, mannered, licence="CC-BY-SA-3.0", status="promoted", actor="demo"
+        )
+        done = [v for v in list_versions(store, NAME) if first.ref in v.parents and "verdict" in v.card]
         if done:
             stage.figures = _recorded(done[0], resolve(store, circle.workspace, NAME).name)
             stage.lines.append(f"there is a candidate already: {stage.figures['why']}")

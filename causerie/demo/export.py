@@ -15,6 +15,10 @@ from causerie.text import load_tokenizer
 
 TOLERANCE = 1e-3
 """Largest difference of float32 logits that is taken for rounding."""
+EXPORTED = {"config.json", "README.md", "NOTICE"}
+"""Files that every export holds; an artifact holds no NOTICE, so none is taken for an export."""
+SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".svg", ".png"}
+"""What else an export may hold: weights, tokenizer, notices and the training curve."""
 SAMPLE = "The capital of France is Paris. La capitale de l'Italie est Rome."
 
 
@@ -28,18 +32,29 @@ def export_version(store: Store, workspace: Path, ref: str, target: Path) -> dic
         CauserieError: CAU-7103 when the folder is there and no export of ours; CAU-7102 when transformers' logits
             differ from ours.
     """
-    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
-        raise CauserieError(
-            "CAU-7103", "the folder is not empty and holds no model", where=str(target), fix="name another"
-        )
-    shutil.rmtree(target, ignore_errors=True)
-    export_model(store, workspace, ref, target)
     source = resolve(store, workspace, ref)
+    make_room(target)
+    export_model(store, workspace, ref, target)
     if source.kind == "adapter":
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             (target / name).unlink(missing_ok=True)
         save_model(load_model(source.path), target, source.path)
     return {"path": str(target), **_checked(target)}
+
+
+def make_room(target: Path) -> None:
+    """Remove an earlier export from `target`; anything else that stands there is left alone.
+
+    Raises:
+        CauserieError: CAU-7103 when `target` holds something that no export of ours holds.
+    """
+    if not target.exists():
+        return
+    held = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}
+    if held and (not held >= EXPORTED or any(Path(name).suffix not in SUFFIXES for name in held - EXPORTED)):
+        cause = "the folder holds something that is no earlier export"
+        raise CauserieError("CAU-7103", cause, where=str(target), fix="choose a new folder for --out")
+    shutil.rmtree(target)
 
 
 def _checked(target: Path) -> dict[str, Any]:

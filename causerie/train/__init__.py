@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from causerie.train.loop import Batch, Batches, Callback, FitResult, LossParts, Objective, fit, undisturbed
     from causerie.train.machine import autocast, pick_device, uses_bf16
     from causerie.train.optim import Optimizers, make_optimizers
+    from causerie.train.plot import loss_curve, plot_loss
     from causerie.train.pretraining import pretrain
 
 __getattr__ = lazy_names(
@@ -24,6 +25,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("is_adapter", "open_output", "output_folder", "save_trained"), "artifacts"),
         **dict.fromkeys(("autocast", "pick_device", "uses_bf16"), "machine"),
         **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
+        **dict.fromkeys(("loss_curve", "plot_loss"), "plot"),
         "delete_checkpoints": "checkpoint",
         "pretrain": "pretraining",
         "sft": "finetuning",
@@ -47,10 +49,12 @@ __all__ = [
     "delete_checkpoints",
     "fit",
     "is_adapter",
+    "loss_curve",
     "make_optimizers",
     "open_output",
     "output_folder",
     "pick_device",
+    "plot_loss",
     "pretrain",
     "save_trained",
     "sft",

@@ -8,10 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from causerie.cli import talk
 from causerie.cli.app import main
+from causerie.core import open_run
+from causerie.infer import Event
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +56,10 @@ def test_help_loads_no_torch() -> None:
         (["models", "promote", "no-such-model@3"], "CAU-5001", "no-such-model"),
         (["feedback", "import", "absent.jsonl"], "CAU-", "absent.jsonl"),
         (["runs", "show", "absent"], "CAU-1001", "absent"),
+        (["data", "report", "absent"], "CAU-1001", "absent"),
+        (["improve", "x", "--config", "."], "CAU-7004", "."),
+        (["models", "import", "starter", "--name", "mine"], "CAU-7001", "--name"),
+        (["tokenizer", "train", __file__, "--vocab-size", "300", "--out", str(ROOT / "tests")], "CAU-1009", "tests"),
     ],
 )  # fmt: skip
 def test_bad_input_gives_code_cause_place_and_fix(
@@ -166,3 +174,35 @@ def test_every_code_that_is_raised_is_in_a_table() -> None:
         for code in re.findall(r'"(CAU-\d{4})"', path.read_text(encoding="utf-8"))
     }
     assert raised - listed == set()
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m causerie runs list --json --workspace {tmp_path} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, steps in (("long", 5), ("empty", 0)):
+        with open_run(tmp_path, "pretrain", name, "a" * 64, {}) as made:
+            for step in range(steps):
+                made.log("step", step=step, tokens=100 * step, loss=5.0 - step)
+    status, out, _ = run("runs", "plot", "pretrain-long", "--workspace", str(tmp_path), "--json", capsys=capsys)
+    assert status == 0
+    assert (Path(json.loads(out)["path"]) / "loss.svg").read_text().startswith("<?xml")
+    status, _, err = run("runs", "plot", "pretrain-empty", "--workspace", str(tmp_path), capsys=capsys)
+    assert status == 2
+    assert "CAU-7003" in err
+
+
+def test_an_answer_ends_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = SimpleNamespace(tokenizer=SimpleNamespace(eot_id=0), stop_ids=(1,), prompt=lambda _: [5, 6])
+    monkeypatch.setattr(talk, "folder_of", lambda *_: tmp_path)
+    monkeypatch.setattr(talk, "load_chat_format", lambda _: chat)
+    monkeypatch.setattr(talk, "_engine", lambda _: None)
+    monkeypatch.setattr(talk, "_stream", lambda *_: [("Bon", Event("cli")), ("jour", Event("cli", finish="stop"))])
+    assert run("generate", "m", "--prompt", "x", capsys=capsys)[1] == "Bonjour\n"
+    told = json.loads(run("generate", "m", "--prompt", "x", "--json", capsys=capsys)[1])
+    assert told == {"text": "Bonjour", "finish": "stop", "prompt_tokens": 2}

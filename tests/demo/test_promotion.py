@@ -7,7 +7,7 @@ import pytest
 from causerie.hub import get_version, resolve, verify_audit
 from causerie.store import open_store
 
-from .conftest import Circle, Taught, causerie, copied, write_choices
+from .conftest import Circle, Taught, causerie, copied, last_json, write_choices
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("circle")]
 """Slow: the demo runs once for this folder, and each round trains and judges a real candidate."""
@@ -26,8 +26,8 @@ def test_votes_can_promote_and_a_rollback_brings_the_old_version_back(
     with open_store(workspace) as store:
         assert resolve(store, workspace, "demo").name == result["version"]
         assert get_version(store, result["version"]).parents == (taught.before,)
-    status, back = causerie("models", "rollback", "demo", workspace=workspace)
-    assert (status, back["ref"], back["status"]) == (0, taught.before, "promoted")
+    status, told = causerie("models", "rollback", "demo", workspace=workspace)
+    assert (status, told) == (0, f"serving: {taught.before}\n")
     with open_store(workspace) as store:
         assert resolve(store, workspace, "demo").name == taught.before
         assert get_version(store, result["version"]).status == "retired"
@@ -40,7 +40,9 @@ def test_votes_for_nonsense_with_careless_settings_are_refused_in_words(
     workspace = copied(circle[0], tmp_path_factory)
     poison = write_choices(workspace.parent / "loops.jsonl", inverted=True)
     causerie("feedback", "import", str(poison), workspace=workspace)
-    status, result = causerie("improve", "demo", "--lr", "0.03", "--epochs", "4", "--beta", "0.01", workspace=workspace)
+    careless = ("--lr", "0.03", "--epochs", "4", "--beta", "0.01", "--json")
+    status, told = causerie("improve", "demo", *careless, workspace=workspace)
+    result = last_json(told)
     assert (status, result["promoted"]) == (1, False)
     assert result["why"].startswith("refused: ")
     assert "loss on held-out human answers (nats per token) is outside its margin +0.050" in result["why"]
