@@ -9,14 +9,14 @@ from typing import Any
 
 from causerie.core import CauserieError
 from causerie.hub import export_model, resolve
-from causerie.model import load_model, save_model
+from causerie.model import NOTICE_FILES, load_model, save_model
 from causerie.store import Store
 from causerie.text import load_tokenizer
 
 TOLERANCE = 1e-3
 """Largest difference of float32 logits that is taken for rounding."""
 EXPORTED = {"config.json", "README.md", "NOTICE"}
-"""Files that every export holds; an artifact holds no NOTICE, so none is taken for an export."""
+"""Files that every export holds."""
 SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".svg", ".png"}
 """What else an export may hold: weights, tokenizer, notices and the training curve."""
 SAMPLE = "The capital of France is Paris. La capitale de l'Italie est Rome."
@@ -51,7 +51,8 @@ def make_room(target: Path) -> None:
     if not target.exists():
         return
     held = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}
-    if held and (not held >= EXPORTED or any(Path(name).suffix not in SUFFIXES for name in held - EXPORTED)):
+    others = [name for name in held - EXPORTED - {*NOTICE_FILES} if Path(name).suffix not in SUFFIXES]
+    if held and (others or not held >= EXPORTED or "manifest.json" in held):
         cause = "the folder holds something that is no earlier export"
         raise CauserieError("CAU-7103", cause, where=str(target), fix="choose a new folder for --out")
     shutil.rmtree(target)

@@ -163,8 +163,8 @@ def _train(
     shared |= {name: value for name, value in given.items() if value is not None}
     learnt = DpoConfig(**shared) if method == "dpo" else KtoConfig(**shared)
     part = "an adapter" if rank or incumbent.kind == "adapter" else "all weights"
-    what = f"{method} on {_count(votes)} votes, {part}"
-    run.log("stage", name="train", text=what)
+    rows = f"{votes.manifest.metrics['pairs']} pairs" if method == "dpo" else f"{_count(votes)} votes"
+    run.log("stage", name="train", text=f"{method} on {rows}, {part}")
     if isinstance(learnt, DpoConfig):
         return dpo(learnt, workspace, events=run.log)
     return kto(learnt, workspace, events=run.log)

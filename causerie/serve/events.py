@@ -104,6 +104,20 @@ class EventStream(Response):
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
         del self.headers["content-length"]
 
+    @classmethod
+    async def begun(cls, frames: AsyncGenerator[bytes, None], drain: Drain, headers: Mapping[str, str]) -> EventStream:
+        """The answer once its first event is drawn; `headers` may be filled by then.
+
+        Raises:
+            ApiError: what the generator raises before its first event, as a plain answer.
+        """
+        try:
+            first = await anext(frames)
+        except BaseException:
+            await frames.aclose()
+            raise
+        return cls(first, frames, drain, headers)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until the last one or until the client leaves."""
         try:

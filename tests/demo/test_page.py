@@ -176,7 +176,7 @@ def test_a_reader_asks_votes_improves_and_sees_the_verdict(page: Page, serving: 
     assert newest["parents"] == [before]
     assert newest["status"] == ("promoted" if promoted else "refused")
     page.get_by_role("link", name="Chat", exact=True).click()
-    page.get_by_label("Two drafts").uncheck()
+    page.get_by_role("checkbox", name="Two drafts").uncheck()
     ask(page, "Bonjour !")
     expect(page.get_by_role("article", name=after).last).to_be_visible(timeout=PATIENCE)
 

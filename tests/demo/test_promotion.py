@@ -30,7 +30,7 @@ def test_votes_can_promote_and_a_rollback_brings_the_old_version_back(
     assert (status, told) == (0, f"serving: {taught.before}\n")
     with open_store(workspace) as store:
         assert resolve(store, workspace, "demo").name == taught.before
-        assert get_version(store, result["version"]).status == "retired"
+        assert get_version(store, result["version"]).status == "refused"
         assert verify_audit(store).ok
 
 

@@ -151,15 +151,13 @@ def test_registered_under_its_terms(
     packages: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = StarterConfig(vocabulary="full")
+    source = shipped(tmp_path / "shipped", import_starter(config, workspace).path)
+    add = registration_module.add_starter_adapter
+    monkeypatch.setattr(registration_module, "add_starter_adapter", lambda *given: add(*given, source))
     with open_store(workspace) as store:
-        version = register_starter(config, workspace, store)
-        assert version.ref == "starter@1"
-        assert resolve(store, workspace, "starter").path == import_starter(config, workspace).path
-        source = shipped(tmp_path / "shipped", version.path(workspace))
-        add = registration_module.add_starter_adapter
-        monkeypatch.setattr(registration_module, "add_starter_adapter", lambda *given: add(*given, source))
         for _ in range(2):
             version = register_starter(config, workspace, store)
+        assert resolve(store, workspace, "starter").version == version
     assert version.ref == "starter@2"
     assert version.kind == "adapter"
     assert version.parents == ("starter@1",)
