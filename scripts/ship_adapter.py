@@ -18,6 +18,13 @@ TARGET = ROOT / "causerie" / "starter" / "assets" / "adapter"
 BASE_NAME = "google/gemma-3-270m"
 
 
+def without_folders(value: object) -> object:
+    """Paths as file names: where things lay on the machine that trained is nobody's business."""
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return value.rsplit("/", 1)[-1] if isinstance(value, str) else value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("adapter", type=Path)
@@ -33,11 +40,13 @@ def main() -> None:
     (TARGET / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     made = json.loads((options.adapter / "manifest.json").read_text(encoding="utf-8"))
     kept = {name: made[name] for name in ("kind", "name", "key", "created", "inputs", "metrics", "versions")}
-    kept["config"] = {k: v for k, v in made["config"].items() if not (isinstance(v, str) and "/" in v)}
+    kept["config"] = {name: without_folders(value) for name, value in made["config"].items()}
     (TARGET / "manifest.json").write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for name in ("NOTICE.txt", "GEMMA_TERMS.html"):
         if (options.adapter / name).is_file():
             shutil.copyfile(options.adapter / name, TARGET / name)
+    for path in TARGET.iterdir():
+        path.chmod(0o644)
     if options.card:
         shutil.copyfile(options.card, TARGET / "README.md")
     print(f"{TARGET}: {sum(p.stat().st_size for p in TARGET.iterdir()):,} bytes")
