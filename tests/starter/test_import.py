@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def shipped(folder: Path, base: Path, seed: int = 1) -> Path:
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_adapter_artifact_runs_on_its_base(exact: bool, packages: Path, workspace: Path, tmp_path: Path) -> None:
-    config = StarterConfig(vocabulary="full", out=tmp_path / "here" / "base" if exact else None)
+    config = StarterConfig(vocabulary="full", adapter=False, out=tmp_path / "here" / "base" if exact else None)
     base = import_starter(config, workspace)
     source = shipped(tmp_path / "shipped", base.path)
     adapter = add_starter_adapter(config, workspace, base, source)
@@ -151,7 +152,7 @@ def test_registered_under_its_terms(
     packages: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = StarterConfig(vocabulary="full")
-    source = shipped(tmp_path / "shipped", import_starter(config, workspace).path)
+    source = shipped(tmp_path / "shipped", import_starter(replace(config, adapter=False), workspace).path)
     add = registration_module.add_starter_adapter
     monkeypatch.setattr(registration_module, "add_starter_adapter", lambda *given: add(*given, source))
     with open_store(workspace) as store:
