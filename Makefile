@@ -18,7 +18,7 @@ demo:  ## set up, run the whole circle offline, then serve the page (STARTER=0 l
 
 test:  ## set up and run the tests (ARGS="-k name" chooses)
 	@$(PYTHON) scripts/bootstrap.py train test
-	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n 2 $(ARGS)
 
 install:  ## only the .venv, with everything
 	@$(PYTHON) scripts/bootstrap.py train test lint starter?

@@ -1,13 +1,18 @@
-"""The tiny demo, run once for every test of this folder, and a copy of it whose model has learnt from votes."""
+"""The tiny demo, run once for every test of this folder, and a copy of it whose model has learnt from votes.
+
+Each is made by one test process under a lock, and shared with the others.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -41,18 +46,22 @@ def run_demo(workspace: Path) -> tuple[dict[str, Any], str, float]:
 
 
 @pytest.fixture(scope="session")
-def circle(tmp_path_factory: pytest.TempPathFactory) -> Circle:
-    """The finished demo; tests that add to its workspace take a copy (`copied`)."""
-    workspace = tmp_path_factory.mktemp("circle") / "workspace"
-    summary, told, _ = run_demo(workspace)
-    return workspace, summary, told
+def circle(shared: Path) -> Circle:
+    """The finished demo, in a folder that the tests may read and run the demo in again."""
+
+    def make(workspace: Path) -> dict[str, Any]:
+        summary, told, _ = run_demo(workspace)
+        shutil.copytree(workspace, shared / "finished")
+        return {"summary": summary, "told": told}
+
+    made = once(shared / "circle", make)
+    return shared / "circle", made["summary"], made["told"]
 
 
-def copied(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of a workspace: all that it holds is found again wherever the folder lies."""
-    copy = tmp_path_factory.mktemp("copy") / "workspace"
-    shutil.copytree(workspace, copy)
-    return copy
+@pytest.fixture(scope="session")
+def finished(circle: Circle) -> Path:
+    """The demo's workspace as it was left, to be copied (`copied`) by tests that add to it."""
+    return circle[0].with_name("finished")
 
 
 @dataclass(frozen=True)
@@ -70,19 +79,52 @@ class Taught:
 
 
 @pytest.fixture(scope="session")
-def taught(circle: Circle, tmp_path_factory: pytest.TempPathFactory) -> Taught:
-    """A round on choices that even a tiny model can learn: a short sentence over its first words in a loop."""
-    workspace = copied(circle[0], tmp_path_factory)
-    imported = write_choices(workspace.parent / "sentences.jsonl")
-    causerie("feedback", "import", str(imported), workspace=workspace)
-    status, told = causerie("improve", "demo", *LEARN, "--json", workspace=workspace)
-    result = last_json(told)
-    with open_store(workspace) as store:
-        ours = store.read(select(signals.c.id).where(signals.c.user == "import:sentences"))
-        used = lineage(store, workspace, result["candidate"]).signal_ids()
-    return Taught(
-        workspace, circle[1]["verdict"]["version"], status, result, frozenset(used) & {row.id for row in ours}
-    )
+def taught(shared: Path, circle: Circle, finished: Path) -> Taught:
+    """A round on choices that even a tiny model can learn; its workspace, too, is only to be copied."""
+
+    def make(workspace: Path) -> dict[str, Any]:
+        shutil.copytree(finished, workspace)
+        imported = write_choices(shared / "sentences.jsonl")
+        causerie("feedback", "import", str(imported), workspace=workspace)
+        status, told = causerie("improve", "demo", *LEARN, "--json", workspace=workspace)
+        result = last_json(told)
+        with open_store(workspace) as store:
+            ours = store.read(select(signals.c.id).where(signals.c.user == "import:sentences"))
+            used = lineage(store, workspace, result["candidate"]).signal_ids()
+        votes = sorted({row.id for row in ours} & set(used))
+        return {"status": status, "result": result, "votes": votes}
+
+    made = once(shared / "taught", make)
+    before = circle[1]["verdict"]["version"]
+    return Taught(shared / "taught", before, made["status"], made["result"], frozenset(made["votes"]))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def once(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What `make(folder)` answered in the first test process that came here; the others wait for it."""
+    answer = Path(f"{folder}.json")
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not answer.exists():
+            made = json.dumps(make(folder))
+            answer.write_text(made, encoding="utf-8")
+    found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    return found
+
+
+def copied(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a workspace: all that it holds is found again wherever the folder lies."""
+    copy = tmp_path_factory.mktemp("copy") / "workspace"
+    shutil.copytree(workspace, copy)
+    return copy
 
 
 def causerie(*words: str, workspace: Path) -> tuple[int, str]:

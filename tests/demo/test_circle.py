@@ -12,7 +12,7 @@ from causerie.store import open_store
 
 from .conftest import Circle, run_demo
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("circle")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 """Slow: it is every stage of the project once, about a minute and a half on two cores."""
 
 

@@ -35,7 +35,7 @@ ROUND = 420_000
 """Milliseconds that a whole round of improvement may take there."""
 QUESTION = "De quel pays Lima est-elle la capitale ?"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("circle")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 """Slow: the demo runs once for this folder, and the round of improvement is a real one."""
 
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium at /usr/bin/chromium")

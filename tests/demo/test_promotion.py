@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from causerie.hub import get_version, resolve, verify_audit
@@ -9,7 +11,7 @@ from causerie.store import open_store
 
 from .conftest import Circle, Taught, causerie, copied, last_json, write_choices
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("circle")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 """Slow: the demo runs once for this folder, and each round trains and judges a real candidate."""
 
 
@@ -35,9 +37,9 @@ def test_votes_can_promote_and_a_rollback_brings_the_old_version_back(
 
 
 def test_votes_for_nonsense_with_careless_settings_are_refused_in_words(
-    circle: Circle, tmp_path_factory: pytest.TempPathFactory
+    circle: Circle, finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    workspace = copied(circle[0], tmp_path_factory)
+    workspace = copied(finished, tmp_path_factory)
     poison = write_choices(workspace.parent / "loops.jsonl", inverted=True)
     causerie("feedback", "import", str(poison), workspace=workspace)
     careless = ("--lr", "0.03", "--epochs", "4", "--beta", "0.01", "--json")
