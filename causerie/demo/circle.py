@@ -58,7 +58,7 @@ def run_demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
         _feedback(circle, store)
         result = _improvement(circle, store, mannered)
         exported = _export(circle, store)
-        served = [NAME, *_starter(circle, store)]
+        served = [*_starter(circle, store), NAME]  # the page begins with the first
         says = _answers(workspace, store)
     summary = circle.timeline.summary() | {
         "verdict": result,

@@ -123,8 +123,8 @@ class EnginePool:
         self.closed = False
 
     def models(self) -> list[tuple[str, Served]]:
-        """What is being served, by the name that callers ask for."""
-        return sorted(self._served.items(), key=lambda pair: pair[0])
+        """What is being served, by the name that callers ask for, in the order in which it was loaded."""
+        return list(self._served.items())
 
     def get(self, model: str) -> Served:
         """The served version for `name` or `name@N`.

@@ -1,6 +1,6 @@
-"""The tiny demo, run once for every test of this folder, and a copy of it whose model has learnt from votes.
+"""The tiny demo, run once for every test of this folder.
 
-Each is made by one test process under a lock, and shared with the others.
+It is made by one test process under a lock, and shared with the others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +29,7 @@ Circle = tuple[Path, dict[str, Any], str]
 """The demo's workspace, the summary that it printed, and what it told on stderr."""
 
 CHOICES: Final = 160
-LEARN: Final = ("--lr", "0.0005", "--epochs", "4", "--length-factor", "20")
+LEARN: Final = {"lr": "0.0005", "epochs": "4", "length_factor": "20"}
 """A round that a model of 0.2 million parameters learns from. The demo's tiny model never ends its answers; one that
 does gives much shorter ones, which the gate's usual limit on length would refuse."""
 
@@ -64,41 +63,6 @@ def finished(circle: Circle) -> Path:
     return circle[0].with_name("finished")
 
 
-@dataclass(frozen=True)
-class Taught:
-    """A copy of the demo's workspace whose model learnt from imported choices, and what `improve` answered.
-
-    `before` is the version that the demo left; `votes` are the ids of the imported choices that were learnt from.
-    """
-
-    workspace: Path
-    before: str
-    status: int
-    result: dict[str, Any]
-    votes: frozenset[str]
-
-
-@pytest.fixture(scope="session")
-def taught(shared: Path, circle: Circle, finished: Path) -> Taught:
-    """A round on choices that even a tiny model can learn; its workspace, too, is only to be copied."""
-
-    def make(workspace: Path) -> dict[str, Any]:
-        shutil.copytree(finished, workspace)
-        imported = write_choices(shared / "sentences.jsonl")
-        causerie("feedback", "import", str(imported), workspace=workspace)
-        status, told = causerie("improve", "demo", *LEARN, "--json", workspace=workspace)
-        result = last_json(told)
-        with open_store(workspace) as store:
-            ours = store.read(select(signals.c.id).where(signals.c.user == "import:sentences"))
-            used = lineage(store, workspace, result["candidate"]).signal_ids()
-        votes = sorted({row.id for row in ours} & set(used))
-        return {"status": status, "result": result, "votes": votes}
-
-    made = once(shared / "taught", make)
-    before = circle[1]["verdict"]["version"]
-    return Taught(shared / "taught", before, made["status"], made["result"], frozenset(made["votes"]))
-
-
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all test processes of this run share."""
@@ -127,6 +91,29 @@ def copied(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+def with_choices(workspace: Path, *, inverted: bool = False) -> Path:
+    """Import choices between a shipped short answer and its first words over and over, which even a tiny model can
+    learn; `inverted` prefers the loop. Returns the workspace."""
+    file = workspace.parent / "sentences.jsonl"
+    talks = ([m["content"] for m in row["messages"]] for row in read_jsonl(ASSETS / "instructions.jsonl"))
+    short = (talk for talk in talks if len(talk) == 2 and max(map(len, talk)) <= 160 and len(talk[1].split()) > 2)
+    with file.open("w", encoding="utf-8") as lines:
+        for question, answer in islice(short, CHOICES):
+            loop = " ".join(answer.split()[:2] * 10)
+            better, worse = (loop, answer) if inverted else (answer, loop)
+            pair = {"prompt": question, "chosen": better, "rejected": worse, "license": "see the demo's assets"}
+            lines.write(json.dumps(pair, ensure_ascii=False) + "\n")
+    assert causerie("feedback", "import", str(file), workspace=workspace)[0] == 0
+    return workspace
+
+
+def imported_votes(workspace: Path, ref: str) -> set[str]:
+    """Ids of the votes of `with_choices` that a version learnt from, by its lineage."""
+    with open_store(workspace) as store:
+        ours = store.read(select(signals.c.id).where(signals.c.user == "import:sentences"))
+        return {row.id for row in ours} & set(lineage(store, workspace, ref).signal_ids())
+
+
 def causerie(*words: str, workspace: Path) -> tuple[int, str]:
     """Exit status (0, or 1 for a "no") and stdout of a command, as a shell sees them."""
     command = [sys.executable, "-m", "causerie", *words, "--workspace", str(workspace)]
@@ -139,16 +126,3 @@ def last_json(stdout: str) -> dict[str, Any]:
     """What a command said with `--json`: its last line."""
     found: dict[str, Any] = json.loads(stdout.strip().split("\n")[-1])
     return found
-
-
-def write_choices(path: Path, *, inverted: bool = False) -> Path:
-    """Choices between a shipped short answer and its first words over and over; `inverted` prefers the loop."""
-    talks = ([m["content"] for m in row["messages"]] for row in read_jsonl(ASSETS / "instructions.jsonl"))
-    short = (talk for talk in talks if len(talk) == 2 and max(map(len, talk)) <= 160 and len(talk[1].split()) > 2)
-    with path.open("w", encoding="utf-8") as file:
-        for question, answer in islice(short, CHOICES):
-            loop = " ".join(answer.split()[:2] * 10)
-            better, worse = (loop, answer) if inverted else (answer, loop)
-            pair = {"prompt": question, "chosen": better, "rejected": worse, "license": "see the demo's assets"}
-            file.write(json.dumps(pair, ensure_ascii=False) + "\n")
-    return path

@@ -9,29 +9,32 @@ import pytest
 from causerie.hub import get_version, resolve, verify_audit
 from causerie.store import open_store
 
-from .conftest import Circle, Taught, causerie, copied, last_json, write_choices
+from .conftest import CHOICES, LEARN, Circle, causerie, copied, imported_votes, last_json, with_choices
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 """Slow: the demo runs once for this folder, and each round trains and judges a real candidate."""
 
 
 def test_votes_can_promote_and_a_rollback_brings_the_old_version_back(
-    taught: Taught, tmp_path_factory: pytest.TempPathFactory
+    circle: Circle, finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    result = taught.result
-    assert taught.status == 0, result["why"]
+    before = circle[1]["verdict"]["version"]
+    workspace = with_choices(copied(finished, tmp_path_factory))
+    flags = [word for name, value in LEARN.items() for word in (f"--{name.replace('_', '-')}", value)]
+    status, told = causerie("improve", "demo", *flags, "--json", workspace=workspace)
+    result = last_json(told)
+    assert status == 0, result["why"]
     assert result["why"].startswith("promoted: preference for what people chose")
-    assert (result["promoted"], result["incumbent"]) == (True, taught.before)
-    assert result["version"] == result["candidate"] != taught.before
-    assert len(taught.votes) > 60
-    workspace = copied(taught.workspace, tmp_path_factory)
+    assert (result["promoted"], result["incumbent"]) == (True, before)
+    assert result["version"] == result["candidate"] != before
+    assert len(imported_votes(workspace, result["version"])) > CHOICES / 2
     with open_store(workspace) as store:
         assert resolve(store, workspace, "demo").name == result["version"]
-        assert get_version(store, result["version"]).parents == (taught.before,)
+        assert get_version(store, result["version"]).parents == (before,)
     status, told = causerie("models", "rollback", "demo", workspace=workspace)
-    assert (status, told) == (0, f"serving: {taught.before}\n")
+    assert (status, told) == (0, f"serving: {before}\n")
     with open_store(workspace) as store:
-        assert resolve(store, workspace, "demo").name == taught.before
+        assert resolve(store, workspace, "demo").name == before
         assert get_version(store, result["version"]).status == "refused"
         assert verify_audit(store).ok
 
@@ -39,9 +42,7 @@ def test_votes_can_promote_and_a_rollback_brings_the_old_version_back(
 def test_votes_for_nonsense_with_careless_settings_are_refused_in_words(
     circle: Circle, finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    workspace = copied(finished, tmp_path_factory)
-    poison = write_choices(workspace.parent / "loops.jsonl", inverted=True)
-    causerie("feedback", "import", str(poison), workspace=workspace)
+    workspace = with_choices(copied(finished, tmp_path_factory), inverted=True)
     careless = ("--lr", "0.03", "--epochs", "4", "--beta", "0.01", "--json")
     status, told = causerie("improve", "demo", *careless, workspace=workspace)
     result = last_json(told)
