@@ -9,13 +9,13 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
 
-from causerie.core import Artifact, Finding, workspace_path
+from causerie.core import Artifact, Finding, plain, workspace_path
 
 WORKSPACE = Annotated[Path | None, Parameter(help="Where artifacts and the database live (CAUSERIE_WORKSPACE).")]
 JSON = Annotated[bool, Parameter(help="Print one JSON object as the last line of stdout.", negative="")]
@@ -106,7 +106,7 @@ def command_for(
 def show(result: Any, as_json: bool, say: Callable[[Any], str] | None = None) -> None:
     """Print a command's result on stdout: text for people, or one JSON object."""
     if as_json:
-        sys.stdout.write(json.dumps(plain(result), ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(as_object(result), ensure_ascii=False, default=str) + "\n")
     else:
         text = (say or describe)(result)
         if text:
@@ -114,20 +114,19 @@ def show(result: Any, as_json: bool, say: Callable[[Any], str] | None = None) ->
     sys.stdout.flush()
 
 
-def plain(result: Any) -> dict[str, Any]:
+def as_object(result: Any) -> dict[str, Any]:
     """A result as a JSON object: artifacts become their path, kind, name, key and metrics."""
     if isinstance(result, Artifact):
         manifest = result.manifest
         head = {"path": str(result.path), "kind": manifest.kind, "name": manifest.name, "key": manifest.key}
         return {**head, "metrics": manifest.metrics, "inputs": manifest.inputs}
-    if is_dataclass(result) and not isinstance(result, type):
-        return asdict(result)
-    return result if isinstance(result, dict) else {"result": result}
+    values = plain(result)
+    return values if isinstance(values, dict) else {"result": values}
 
 
 def describe(result: Any) -> str:
     """A result for people: the folder first, then its figures, one a line."""
-    values = plain(result)
+    values = as_object(result)
     lines = [str(values["path"])] if "path" in values else []
     for name, value in (values.get("metrics") or {k: v for k, v in values.items() if k != "path"}).items():
         lines.append(f"  {name}: {_figure(value)}")

@@ -29,6 +29,7 @@ from causerie.core.files import (
     write_jsonl,
 )
 from causerie.core.lazy import lazy_names
+from causerie.core.plain import plain
 from causerie.core.progress import Tracker, say, stderr_console, track
 from causerie.core.run import Run, open_run, read_events, read_run
 from causerie.core.seeds import seed_for
@@ -60,6 +61,7 @@ __all__ = [
     "open_artifact",
     "open_run",
     "place_for",
+    "plain",
     "read_events",
     "read_json",
     "read_jsonl",

@@ -4,12 +4,12 @@ stopped goes on where it was, and a second run only serves."""
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causerie.chat import ServeConfig, serve_page
-from causerie.core import Artifact, CauserieError, say, write_json
+from causerie.core import Artifact, CauserieError, plain, say, write_json
 from causerie.data import DataBuildConfig, PackConfig, build, pack
 from causerie.demo.config import ASSETS, SCALES, DemoConfig, Scale
 from causerie.demo.export import export_version
@@ -258,11 +258,6 @@ def _answers(workspace: Path, store: Store) -> dict[str, dict[str, str]]:
         done = generate_batch(Engine(folder, EngineConfig()), prompts, sampling)
         said[ref] = {q: tokenizer.decode(c.ids).strip() for q, c in zip(QUESTIONS, done, strict=True)}
     return said
-
-
-def plain(value: Any) -> dict[str, Any]:
-    """A dataclass or mapping as a dict of plain values."""
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else dict(value)
 
 
 def _tell(circle: Circle, summary: dict[str, Any]) -> None:

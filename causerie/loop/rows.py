@@ -9,6 +9,10 @@ from causerie.evals import Compared, EvalReport
 from causerie.loop.config import ImproveConfig
 from causerie.loop.gate import GateRow
 
+PROMISES = (("preference", "margin_per_token"), ("votes", "agreement"))
+ENDS_BY_ITSELF = 0.5
+"""Share of ended answers from which a model's answer length is its own."""
+
 
 def gate_rows(report: EvalReport, config: ImproveConfig) -> list[GateRow]:
     """Rows in the order people read them: what the round is for first, then the guards.
@@ -32,9 +36,17 @@ def gate_rows(report: EvalReport, config: ImproveConfig) -> list[GateRow]:
         ("ending", "empty"): {"meaning": "share of empty answers", "ceiling": config.empty_margin},
     }  # fmt: skip
     found = {(row.suite, row.metric): row for row in report.compared}
+    for other in _other_promises(found):
+        asked[other] = {"meaning": asked[other]["meaning"]}
     rows = [_row(report, found[key], limits) for key, limits in asked.items() if key in found]
     length = found.get(("ending", "answer_tokens"))
     return rows if length is None else [*rows, _length_row(report, length, config.length_factor)]
+
+
+def _other_promises(found: dict[tuple[str, str], Compared]) -> list[tuple[str, str]]:
+    """Pairs and thumbs are both shown, but the round is judged by the kind with more held-out votes behind it."""
+    promises = [key for key in PROMISES if key in found]
+    return sorted(promises, key=lambda key: found[key].difference.n)[:-1]
 
 
 def _row(report: EvalReport, row: Compared, limits: dict[str, Any]) -> GateRow:
@@ -52,7 +64,13 @@ def _row(report: EvalReport, row: Compared, limits: dict[str, Any]) -> GateRow:
 
 
 def _length_row(report: EvalReport, row: Compared, factor: float) -> GateRow:
-    """Length is judged by its value, as a share of the incumbent's: the interval of two dozen answers is too wide."""
+    """Length is judged by its value, as a share of the incumbent's: the interval of two dozen answers is too wide.
+
+    Answers may get shorter without limit where the incumbent hardly ever ended one by itself: its length was the
+    limit's, not its own; empty answers have a row of their own.
+    """
     usual = max(report.against_value(row.suite, row.metric), 1.0)
-    limits = {"meaning": "answer length (tokens)", "floor": usual * (1 / factor - 1), "ceiling": usual * (factor - 1)}
+    limits: dict[str, Any] = {"meaning": "answer length (tokens)", "ceiling": usual * (factor - 1)}
+    if report.against_value(row.suite, "ended") >= ENDS_BY_ITSELF:
+        limits["floor"] = usual * (1 / factor - 1)
     return _row(report, row, {**limits, "by_value": True})
