@@ -9,7 +9,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: dataclasses and mappings (counters too) become dicts, sequences lists, paths texts."""
+    """A value as JSON can hold it: dataclasses and mappings become dicts, sequences lists, paths texts."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):

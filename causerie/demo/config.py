@@ -49,7 +49,7 @@ class Scale:
 
 
 SCALES: Final = {
-    "small": Scale(1.0, 4096, 4, 256, 16, 2_200_000, 240, 0, 48, 24, "auto"),
+    "small": Scale(1.0, 4096, 4, 256, 16, 2_200_000, 240, 0, 48, 48, "auto"),
     "tiny": Scale(0.15, 1024, 2, 128, 8, 60_000, 12, 80, 12, 6, "off"),
 }
 """The demo's sizes by name."""

@@ -44,13 +44,13 @@ class ImproveConfig:
     """JSONL of held-out conversations for the guards; default: the set that ships with the package."""
     guard_rows: int = 48
     """Guard conversations whose answers' loss is compared."""
-    guard_prompts: int = 24
+    guard_prompts: int = 48
     """Guard prompts that both versions answer, to compare endings and lengths."""
     guard_max_tokens: int = 96
     """Longest guard answer, in tokens."""
     loss_margin: float = 0.05
     """How much worse the held-out answer loss may get, in nats per token."""
-    ending_margin: float = 0.15
+    ending_margin: float = 0.2
     """How much smaller the share of answers that end by themselves may get."""
     empty_margin: float = 0.05
     """How much larger the share of empty answers may get."""

@@ -64,7 +64,7 @@ def _row(report: EvalReport, row: Compared, limits: dict[str, Any]) -> GateRow:
 
 
 def _length_row(report: EvalReport, row: Compared, factor: float) -> GateRow:
-    """Length is judged by its value, as a share of the incumbent's: the interval of two dozen answers is too wide.
+    """Length is judged by its value, as a share of the incumbent's: the interval of a few dozen answers is too wide.
 
     Answers may get shorter without limit where the incumbent hardly ever ended one by itself: its length was the
     limit's, not its own; empty answers have a row of their own.
