@@ -67,6 +67,7 @@ def run_demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
         "served": served,
     }
     summary |= {"workspace": str(workspace), "size": config.size}
+    del summary["improvement"]  # the same as the verdict
     write_json(workspace / SUMMARY, summary)
     _tell(circle, summary)
     if config.serve:
