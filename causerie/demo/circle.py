@@ -4,6 +4,7 @@ stopped goes on where it was, and a second run only serves."""
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,22 @@ def run_demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
     write_json(workspace / SUMMARY, summary)
     _tell(circle, summary)
     if config.serve:
-        serve_page(ServeConfig(models=tuple(served), host=config.host, port=config.port), workspace)
+        port = free_port(config.host, config.port)
+        serve_page(ServeConfig(models=tuple(served), host=config.host, port=port), workspace)
     return summary
+
+
+def free_port(host: str, first: int) -> int:
+    """The first port from `first` on that nobody listens on; `first` itself when the next twenty are taken too."""
+    for port in range(first, min(first + 20, 65_536)) if first else ():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    return first
 
 
 def _pages(circle: Circle) -> Artifact:
