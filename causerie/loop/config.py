@@ -26,8 +26,9 @@ class ImproveConfig:
     """Passes over the training votes."""
     steps: int = 0
     """Limit on updates; 0 means none."""
-    minutes: float = 15.0
-    """Limit on training time in minutes; 0 means none."""
+    minutes: float = -1.0
+    """Limit on training time in minutes; 0 means none; -1 none for small models (so that a round can be repeated to the
+    bit), 15 for others."""
     max_imported: int = -1
     """Imported votes used at most, beside all of the page's; 0 means all; -1 all for small models, 160 for others."""
     batch_size: int = 8

@@ -33,6 +33,7 @@ from causerie.store import Store, open_store
 
 ADAPTER_FROM_PARAMETERS = 50_000_000
 ADAPTER_RANK = 16
+MINUTES_FOR_BIG = 15.0
 IMPORTED_FOR_BIG = 160
 """Imported votes that a round of a big model uses: about five minutes on two cores."""
 
@@ -159,7 +160,8 @@ def _train(
         "lora_rank": rank,
         "seed": config.seed,
     }
-    given = {"lr": config.lr or None, "steps": config.steps or None, "minutes": config.minutes or None}
+    minutes = config.minutes if config.minutes >= 0 else (MINUTES_FOR_BIG if _is_big(incumbent) else 0)
+    given = {"lr": config.lr or None, "steps": config.steps or None, "minutes": minutes or None}
     shared |= {name: value for name, value in given.items() if value is not None}
     learnt = DpoConfig(**shared) if method == "dpo" else KtoConfig(**shared)
     part = "an adapter" if rank or incumbent.kind == "adapter" else "all weights"
