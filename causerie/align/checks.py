@@ -1,7 +1,8 @@
-"""Closed-form invariants of preference learning, checked on a tiny random model: `causerie doctor alignment`.
+"""Closed-form invariants of alignment, checked on a tiny random model: `causerie doctor alignment`.
 
-Every check compares a number that theory gives with the number that the code used in training computes. They run in
-about a second on one core and in the test suite.
+Every check compares a number that theory gives with the number that the code used in training computes. They run in a
+few seconds on one core and in the test suite. Those of policy gradients are in `checks_policy`, those of masks, packing
+and texts in `checks_text`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,37 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch import Tensor
 
-from causerie.align.losses import PairLogProbs, dpo_loss, kto_kl, kto_loss, pair_margin, reward_pair_loss
+from causerie.align.checks_policy import FAMILIES as POLICY_FAMILIES
+from causerie.align.checks_text import FAMILIES as TEXT_FAMILIES
+from causerie.align.losses import (
+    PairLogProbs,
+    dpo_loss,
+    kto_kl,
+    kto_loss,
+    pair_margin,
+    reward_pair_loss,
+    reward_ranking_loss,
+)
+from causerie.align.reward_model import add_score, rewards
+from causerie.align.scoring import score_groups
 from causerie.align.shared_rows import Group, completion_log_probs, layout
-from causerie.model import ModelShape, Transformer, add_lora, init_model, shape_from_depth, token_log_probs
+from causerie.align.specimens import (
+    BETA,
+    Found,
+    alone,
+    completion_tokens,
+    grad_norm,
+    leak,
+    mean,
+    pair_log_probs,
+    swap,
+    tiny_groups,
+    tiny_model,
+)
+from causerie.model import add_lora, merge_lora
 
 TOLERANCE: Final = 1e-5
-BETA: Final = 0.1
-VOCABULARY: Final = 61
 
 
 @dataclass(frozen=True)
@@ -42,10 +65,6 @@ def run_checks() -> list[Check]:
             for family in FAMILIES
             for name, expected, got in family()
         ]
-
-
-Found = tuple[str, float, float]
-"""Name, expected, got."""
 
 
 def start_values() -> Iterator[Found]:
@@ -124,97 +143,56 @@ def gradients() -> Iterator[Found]:
     yield "LoRA: a new adapter changes nothing", 0.0, mean(difference.abs())
 
 
-FAMILIES: Final[Sequence[Callable[[], Iterator[Found]]]] = (start_values, symmetries, kto_term, layouts, gradients)
-"""Groups of checks, in the order in which they run."""
+def reward_models() -> Iterator[Found]:
+    """The reward head, and rankings of more than two answers."""
+    model, groups = tiny_model(1), tiny_groups()
+    add_score(model)
+    yield "reward: 0 for a new head", 0.0, mean(rewards(model, layout(groups)).abs())
+    generator = torch.Generator().manual_seed(3)
+    add_score(model, torch.randn(model.shape.n_embd, generator=generator))
+    together = rewards(model, layout(groups))
+    single = [rewards(model, layout([Group(g.prompt, (c,))])) for g in groups for c in g.completions]
+    yield "reward: read at the last token, whatever stands beside it", 0.0, mean((together - torch.cat(single)).abs())
+    chosen, rejected = together.view(-1, 2).T
+    difference = reward_pair_loss(chosen, rejected) - reward_pair_loss(rejected, chosen)
+    yield "reward: swapped labels change the loss by −margin", 0.0, mean((difference + chosen - rejected).abs())
+    ranked = reward_ranking_loss(torch.stack((chosen, rejected), 1), torch.tensor([[0, 1]]).expand(4, 2))
+    yield "ranking of 2: the pair loss", mean(reward_pair_loss(chosen, rejected)), mean(ranked)
+    three = torch.tensor([[2.0, 0.5, -1.0]])
+    pairs = [reward_pair_loss(three[0, i], three[0, j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    got = mean(reward_ranking_loss(three, torch.tensor([[0, 1, 2]])))
+    yield "ranking of 3: mean of its 3 pairs", float(torch.stack(pairs).mean()), got
+    tied = reward_ranking_loss(three, torch.tensor([[1, 1, 1]]))
+    yield "ranking of ties: no comparison, loss 0", 0.0, mean(tied)
 
 
-def tiny_shape() -> ModelShape:
-    """A two-layer Qwen3 shape."""
-    return shape_from_depth(2, VOCABULARY)
-
-
-def tiny_model(shake: int = 0) -> Transformer:
-    """A random model whose every weight plays a part; models with different `shake` differ."""
-    model = init_model(tiny_shape(), 0)
-    generator = torch.Generator().manual_seed(shake)
+def references() -> Iterator[Found]:
+    """Log-probabilities kept beforehand against those of the training pass; adapters on and off."""
+    model, groups = tiny_model(1), tiny_groups()
+    kept = score_groups(model, groups).flatten()
+    now = completion_log_probs(model, layout(groups)).sums
+    yield "reference: kept log-probabilities equal those of the pass", 0.0, mean((kept - now).abs())
+    adapted = tiny_model(1)
+    add_lora(adapted, 2, 4.0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
+        for name, parameter in adapted.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.normal_(0, 0.05)
+    before = completion_log_probs(adapted, layout(groups)).sums
+    merge_lora(adapted)
+    after = completion_log_probs(adapted, layout(groups)).sums
+    yield "LoRA: merged equals kept apart", 0.0, mean((before - after).abs())
 
 
-def tiny_groups() -> list[Group]:
-    """Four prompts with two answers each, of different lengths."""
-    generator = torch.Generator().manual_seed(7)
-
-    def ids(length: int) -> tuple[int, ...]:
-        return tuple(torch.randint(1, VOCABULARY, (length,), generator=generator).tolist())
-
-    return [
-        Group(ids(prompt), (ids(first), ids(second)))
-        for prompt, first, second in ((5, 3, 6), (9, 4, 4), (3, 7, 1), (6, 2, 5))
-    ]
-
-
-def pair_log_probs(model: Transformer, groups: Sequence[Group], *, grad: bool = True) -> PairLogProbs:
-    """Both sides' log-probabilities of each group."""
-    with torch.set_grad_enabled(grad):
-        found = completion_log_probs(model, layout(groups))
-    sums, tokens = found.sums.view(-1, 2), found.tokens.view(-1, 2)
-    return PairLogProbs(sums[:, 0], sums[:, 1], tokens[:, 0], tokens[:, 1])
-
-
-def swap(pairs: PairLogProbs) -> PairLogProbs:
-    """The same pairs with chosen and rejected exchanged."""
-    return PairLogProbs(pairs.rejected, pairs.chosen, pairs.rejected_tokens, pairs.chosen_tokens)
-
-
-def alone(model: Transformer, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
-    """A completion's log-probability in a plain sequence of its own."""
-    ids = torch.tensor([[*prompt, *completion]])
-    mask = torch.tensor([[0] * len(prompt) + [1] * len(completion)])
-    return token_log_probs(model, ids, mask).sum()
-
-
-def completion_tokens(group: Group) -> int:
-    """Tokens of a group's completions."""
-    return sum(map(len, group.completions))
-
-
-def leak(model: Transformer, group: Group) -> float:
-    """Largest gradient of the second completion's log-probability with respect to the first one's embeddings."""
-    batch = layout([group])
-    seen: list[Tensor] = []
-
-    def keep(_module: object, _inputs: object, output: Tensor) -> Tensor:
-        seen.append(output.detach().requires_grad_())
-        return seen[0]
-
-    handle = model.embed_tokens.register_forward_hook(keep)
-    try:
-        completion_log_probs(model, batch).sums[1].backward()
-    finally:
-        handle.remove()
-    model.zero_grad(set_to_none=True)
-    gradient = seen[0].grad
-    assert gradient is not None
-    return float(gradient[batch["segment"] == 1].abs().max())
-
-
-def grad_norm(model: Transformer, groups: Sequence[Group], *, parts: int = 1) -> float:
-    """Norm of the gradient of the mean DPO loss over the groups, computed in so many micro-batches."""
-    model.zero_grad(set_to_none=True)
-    reference = pair_log_probs(tiny_model(), groups, grad=False)
-    size = len(groups) // parts
-    for start in range(0, len(groups), size):
-        part = slice(start, start + size)
-        fixed = PairLogProbs(*(value[part] for value in reference))
-        (dpo_loss(pair_log_probs(model, groups[part]), fixed, beta=BETA).sum() / len(groups)).backward()
-    found = [p.grad.norm() for p in model.parameters() if p.grad is not None]
-    model.zero_grad(set_to_none=True)
-    return float(torch.stack(found).norm())
-
-
-def mean(values: Tensor) -> float:
-    """The mean as a number."""
-    return float(values.detach().mean())
+FAMILIES: Final[Sequence[Callable[[], Iterator[Found]]]] = (
+    start_values,
+    symmetries,
+    kto_term,
+    layouts,
+    gradients,
+    reward_models,
+    references,
+    *POLICY_FAMILIES,
+    *TEXT_FAMILIES,
+)
+"""Groups of checks, in the order in which they run."""

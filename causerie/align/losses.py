@@ -119,3 +119,18 @@ def reward_pair_loss(chosen: Tensor, rejected: Tensor, *, centring: float = 0.0)
     centring term is Eisenstein et al. 2023, arXiv:2312.09244).
     """
     return -F.logsigmoid(chosen - rejected) + centring * (chosen + rejected) ** 2
+
+
+def reward_ranking_loss(rewards: Tensor, ranks: Tensor, *, centring: float = 0.0) -> Tensor:
+    """Bradley-Terry loss of K ranked answers to each prompt: the mean over a row's ordered pairs, `(n,)`.
+
+    All C(K, 2) comparisons of a prompt form one batch element; as separate elements they are learnt by heart (Ouyang et
+    al. 2022, arXiv:2203.02155, section 3.5). Ties are no comparison; a row without any comparison has loss 0.
+
+    Args:
+        rewards: `(n, K)`. ranks: `(n, K)`, smaller is better; negative where a row has fewer than K answers.
+    """
+    known = ranks >= 0
+    ordered = (ranks[:, :, None] < ranks[:, None, :]) & known[:, :, None] & known[:, None, :]
+    each = reward_pair_loss(rewards[:, :, None], rewards[:, None, :], centring=centring)
+    return torch.where(ordered, each, 0.0).sum((1, 2)) / ordered.sum((1, 2)).clamp(min=1)

@@ -84,7 +84,7 @@ def dpo_objective(config: DpoConfig) -> Objective:
             (total * weight).sum(),
             weight.sum(),
             {name: (value * weight).sum() for name, value in metrics.items()},
-            int((batch["segment"] >= 0).sum()),
+            batch["ids"].numel(),
         )
 
     return objective

@@ -81,7 +81,7 @@ def kto_objective(config: KtoConfig, liked_weight: float, disliked_weight: float
             (total * weight).sum(),
             weight.sum(),
             {name: (value * weight).sum() for name, value in metrics.items()},
-            int((batch["segment"] >= 0).sum()),
+            batch["ids"].numel(),
         )
 
     return objective

@@ -14,7 +14,7 @@ from causerie.train import bad_setting
 
 Row = Mapping[str, Any]
 Ids = tuple[int, ...]
-T = TypeVar("T", bound="Pair | Vote")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,20 @@ def fit_length(prompt: Ids, completions: tuple[Ids, ...], max_length: int) -> tu
 
 def _fields(row: Row, names: tuple[str, ...], chat: ChatFormat) -> tuple[Ids, tuple[Ids, ...], float] | None:
     """Prompt ids, the named answers' ids and the weight; None for a malformed row."""
-    prompt, weight = row.get("prompt"), row.get("weight", 1.0)
+    prompt, weight = row.get("prompt"), plain_weight(row)
     if not isinstance(prompt, list) or not prompt or not all(isinstance(row.get(name), str) for name in names):
         return None
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+    if not weight:
         return None
     try:
-        return encode_prompt(chat, prompt), tuple(encode_answer(chat, row[name]) for name in names), float(weight)
+        return encode_prompt(chat, prompt), tuple(encode_answer(chat, row[name]) for name in names), weight
     except CauserieError:
         return None
+
+
+def plain_weight(row: Row) -> float:
+    """A row's weight, 1 where it has none; 0 where what it has is no finite number above 0."""
+    weight = row.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        return 0.0
+    return float(weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,16 +14,26 @@ from causerie.align.shared_rows import Group, completion_log_probs, layout
 from causerie.core import artifact_key, code_digest, find_artifact, sha256_json, track, write_artifact
 from causerie.model import Transformer
 
-BATCH_TOKENS = 8192
-"""Tokens, padding included, scored at once."""
+BATCH_TOKENS = 2048
+"""Tokens scored at once."""
+
+Score = Callable[[Transformer, Mapping[str, Tensor]], Tensor]
+"""One figure per completion, `(G,)`, of a batch made by `layout`."""
 
 
-def score_groups(model: Transformer, groups: Sequence[Group], *, label: str = "score") -> Tensor:
-    """Summed log-probability of every completion, `(n, k) float32` on the CPU, for n groups of k completions each.
+def log_prob_sums(model: Transformer, batch: Mapping[str, Tensor]) -> Tensor:
+    """Summed log-probability of each completion, `(G,)`: the usual `Score`."""
+    return completion_log_probs(model, batch).sums
 
-    Eval mode, no gradients; groups of similar length share a batch.
+
+def score_groups(
+    model: Transformer, groups: Sequence[Group], *, label: str = "score", score: Score = log_prob_sums
+) -> Tensor:
+    """A figure of every completion, `(n, k) float32` on the CPU, for n groups of at most k completions each.
+
+    Eval mode, no gradients; groups of similar length share a batch. Where a group has fewer completions, 0 stands.
     """
-    found = torch.zeros((len(groups), len(groups[0].completions) if groups else 0))
+    found = torch.zeros((len(groups), max((len(group.completions) for group in groups), default=0)))
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -31,7 +41,9 @@ def score_groups(model: Transformer, groups: Sequence[Group], *, label: str = "s
         with torch.no_grad(), track(label, len(groups), "prompts") as tracker:
             for indices in length_batches([group.length for group in groups], BATCH_TOKENS):
                 batch = {name: value.to(device) for name, value in layout([groups[i] for i in indices]).items()}
-                found[indices] = completion_log_probs(model, batch).sums.view(len(indices), -1).float().cpu()
+                values = score(model, batch).float().cpu().split([len(groups[i].completions) for i in indices])
+                for index, value in zip(indices, values, strict=True):
+                    found[index, : len(value)] = value
                 tracker.advance(len(indices))
     finally:
         model.train(training)

@@ -1,4 +1,4 @@
-"""What every preference stage does around its objective: open the model, find the key, write the result."""
+"""What every alignment stage does around its objective: open the model, find the key, write the result."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from causerie.align.batches import GroupBatches
-from causerie.align.config import PreferenceSettings
-from causerie.align.scoring import reference_log_probs, score_groups
+from causerie.align.config import AlignSettings
+from causerie.align.scoring import Score, log_prob_sums, reference_log_probs, score_groups
 from causerie.align.shared_rows import Group
 from causerie.core import (
     Artifact,
@@ -44,11 +44,14 @@ from causerie.train import (
     uses_bf16,
 )
 
-PLACE_FIELDS = ("name", "out", "model", "preferences", "checkpoint_every", "keep_checkpoints")
+PLACE_FIELDS = ("name", "out", "model", "checkpoint_every", "keep_checkpoints")
 """Fields that change where a result is or how it is kept, not what it is."""
 
 Measure = Callable[[Tensor, "Measured"], dict[str, float]]
-"""Figures of one side from the model's log-probabilities `(n, k)` and what is known about its rows."""
+"""Figures of one side from the model's log-probabilities (or rewards) `(n, k)` and what is known about its rows."""
+
+Save = Callable[[Transformer, Path], None]
+"""Writes a trained model into an artifact's draft folder."""
 
 
 @dataclass(frozen=True)
@@ -89,24 +92,27 @@ class _HeardRun(Run):
 
 @dataclass(frozen=True)
 class Stage:
-    """One preference run: what it is called, its settings, where it works, and its inputs' keys."""
+    """One alignment run: what it is called, its settings, where it works, and its inputs' keys."""
 
     command: str
-    config: PreferenceSettings
+    config: AlignSettings
     workspace: Path
     inputs: dict[str, str]
     base: Path | None
-    """Base model's folder when the result is an adapter."""
+    """Base model's folder when an adapter is trained."""
 
     @property
     def kind(self) -> str:
         """Kind of artifact that is made."""
+        if self.command == "reward":
+            return "reward"
         return "model" if self.base is None else "adapter"
 
     @property
     def key(self) -> str:
         """Key of the result."""
-        settings = {name: value for name, value in self.config.as_dict().items() if name not in PLACE_FIELDS}
+        left_out = {*PLACE_FIELDS, *self.config.inputs()}
+        settings = {name: value for name, value in self.config.as_dict().items() if name not in left_out}
         code = code_digest("causerie.align", "causerie.train", "causerie.model")
         return artifact_key(self.kind, {"command": self.command, **settings}, self.inputs, code)
 
@@ -121,7 +127,7 @@ class Stage:
             yield run if events is None else _HeardRun(**vars(run), heard=events)
 
 
-def open_stage(command: str, config: PreferenceSettings, workspace: Path) -> Stage:
+def open_stage(command: str, config: AlignSettings, workspace: Path) -> Stage:
     """Check the settings and name the inputs; no weights are loaded.
 
     Raises:
@@ -131,7 +137,8 @@ def open_stage(command: str, config: PreferenceSettings, workspace: Path) -> Sta
     adapter = is_adapter(config.model)
     if (adapter or config.lora_rank) and config.optimizer == "muon":
         raise CauserieError("CAU-4103", "Muon does not train adapters", where="optimizer", fix="use adamw")
-    inputs = {"model": content_key(config.model), "preferences": content_key(config.preferences)}
+    inputs = {"model": content_key(config.model)}
+    inputs |= {name: content_key(path) for name, path in config.inputs().items()}
     base = base_folder(config.model) if adapter else config.model if config.lora_rank else None
     if base is not None:
         inputs["base"] = content_key(base)
@@ -153,10 +160,10 @@ class Policy:
         held = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         return f"{'bf16' if self.bf16 else 'fp32'} on {self.device.type}, weights in {held}"
 
-    def score(self, groups: tuple[Group, ...], label: str) -> Tensor:
+    def score(self, groups: tuple[Group, ...], label: str, score: Score = log_prob_sums) -> Tensor:
         """`score_groups` under the run's autocast."""
         with autocast(self.device, self.bf16):
-            return score_groups(self.model, groups, label=label)
+            return score_groups(self.model, groups, label=label, score=score)
 
 
 def open_policy(stage: Stage) -> Policy:
@@ -197,6 +204,7 @@ def train(
     measure: Measure,
     *,
     at_least: int = 1,
+    score: Score = log_prob_sums,
 ) -> FitResult:
     """Fit the policy on `sides["train"]`, measuring every side before, after and every `eval_every` updates."""
     config, rows = stage.config, sides["train"]
@@ -206,13 +214,14 @@ def train(
     def figures(model: Transformer, step: int) -> dict[str, float]:
         found: dict[str, float] = {}
         for name, side in samples.items():
-            scored = policy.score(side.groups, f"measure {name}")
+            scored = policy.score(side.groups, f"measure {name}", score)
             found |= {f"{name}_{figure}": round(value, 6) for figure, value in measure(scored, side).items()}
         return found
 
     callback = Callback(figures, "preference", config.eval_every)
     settings = limited(config, batches.steps_per_epoch)
-    settings = dataclasses.replace(settings, lr=config.lr or default_preference_lr(policy.model))
+    peak = (config.lr or default_preference_lr(policy.model)) * config.lr_scale
+    settings = dataclasses.replace(settings, lr=peak)
     return fit(policy.model, objective, batches, settings, run, callbacks=[callback])
 
 
@@ -228,7 +237,7 @@ def default_preference_lr(model: Transformer) -> float:
     return min(1e-4, 5e-5 * (1.5e6 / size) ** 0.6)
 
 
-def limited(config: PreferenceSettings, steps_per_epoch: int) -> PreferenceSettings:
+def limited(config: AlignSettings, steps_per_epoch: int) -> AlignSettings:
     """The settings with `epochs` turned into steps; one epoch when there is no limit at all."""
     epochs = config.epochs
     if epochs is None and config.steps is None and config.minutes is None and config.tokens is None:
@@ -239,8 +248,10 @@ def limited(config: PreferenceSettings, steps_per_epoch: int) -> PreferenceSetti
     return dataclasses.replace(config, steps=min(steps, config.steps or steps))
 
 
-def write_result(stage: Stage, policy: Policy, result: FitResult, counts: Mapping[str, Any], run: Run) -> Artifact:
-    """Write the model or adapter with its metrics; the run's result names it."""
+def write_result(
+    stage: Stage, policy: Policy, result: FitResult, counts: Mapping[str, Any], run: Run, save: Save | None = None
+) -> Artifact:
+    """Write the model or adapter (or what `save` writes) with its metrics; the run's result names it."""
     before, after = result.figures("preference")[0], result.figures("preference")[-1]
     metrics = {
         "steps": result.steps,
@@ -260,7 +271,10 @@ def write_result(stage: Stage, policy: Policy, result: FitResult, counts: Mappin
         config, stage.workspace, stage.kind, stage.key, stage.inputs, config.model, command=stage.command
     ) as draft:
         draft.metrics.update(metrics)
-        save_trained(policy.model, draft, final, config.model, stage.workspace)
+        if save is None:
+            save_trained(policy.model, draft, final, config.model, stage.workspace)
+        else:
+            save(policy.model, draft.path)
     assert draft.artifact is not None
     delete_checkpoints(run.path)
     run.result.update(artifact=str(draft.artifact.path), key=stage.key, **metrics)

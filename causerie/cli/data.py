@@ -10,7 +10,34 @@ from cyclopts import App, Parameter
 
 from causerie.cli.flags import JSON, command_for, show, show_dash
 from causerie.core import CauserieError
-from causerie.data import DataBuildConfig, PackConfig, build, extract_html, pack, write_report
+from causerie.data import (
+    DataBuildConfig,
+    PackConfig,
+    RefilterConfig,
+    RemoveConfig,
+    TraceConfig,
+    Traced,
+    build,
+    extract_html,
+    pack,
+    refilter,
+    remove,
+    trace,
+    write_report,
+)
+
+
+def _traced(found: Traced) -> str:
+    lines = []
+    for row in found.ledger:
+        verdict = "kept" if row["kept"] else f"dropped: {row['rule']}"
+        like = f", like {row['duplicate_of']}" if row["duplicate_of"] else ""
+        lines.append(f"{row['corpus']}: {row['id']} {verdict}{like}")
+    for place in found.shards:
+        where = f"{place['shards']}/{place['file']}"
+        lines.append(f"{where}: tokens {place['start']:,} to {place['start'] + place['tokens']:,} ({place['id']})")
+    return "\n".join(lines or ["no shard holds it"])
+
 
 app = App(name="data", help="Web pages in, curated token shards out.", result_action="return_value")
 app.command(
@@ -20,6 +47,31 @@ app.command(
     name="build",
 )
 app.command(command_for(PackConfig, pack, "Pack a corpus into token shards.", positional=("corpus",)), name="pack")
+app.command(
+    command_for(
+        RefilterConfig,
+        refilter,
+        "Move thresholds: another corpus from the same pages without reading them again.",
+        positional=("corpus", "settings"),
+    ),
+    name="refilter",
+)
+app.command(
+    command_for(
+        TraceConfig,
+        trace,
+        "Find an address: what became of it, and which shards hold it where.",
+        positional=("url",),
+        say=_traced,
+    ),
+    name="trace",
+)
+app.command(
+    command_for(
+        RemoveConfig, remove, "Write shards without some addresses, and record it.", positional=("shards", "urls")
+    ),
+    name="remove",
+)
 
 
 @app.command
@@ -43,7 +95,8 @@ def report(
     corpus: Annotated[Path, Parameter(help="A corpus folder.")],
     *,
     out: Annotated[Path | None, Parameter(help="File to write; report.html in the present folder by default.")] = None,
+    shards: Annotated[Path | None, Parameter(help="Shards packed from it: tokens are counted, not estimated.")] = None,
     json: JSON = False,
 ) -> None:
     """Write a corpus's HTML report anew."""
-    show({"path": str(write_report(corpus, out or Path("report.html")))}, json)
+    show({"path": str(write_report(corpus, out or Path("report.html"), shards))}, json)

@@ -65,7 +65,11 @@ def import_(
             _refuse_flags_of_folders(name, licence, promote)
             version = register_starter(StarterConfig(vocabulary=vocabulary), folder, store)
         else:
+            from causerie.model import check_model
+
             path = Path(source)
+            if path.is_dir():
+                check_model(path)
             status: Literal["promoted", "candidate"] = "promoted" if promote else "candidate"
             called = name or path.absolute().name
             version = hub.import_model(store, folder, path, called, licence=licence, status=status)
@@ -90,15 +94,22 @@ def export(
     ref: REF,
     out: Annotated[Path, Parameter(help="Folder to write.")],
     *,
+    form: Annotated[
+        Literal["hf", "gguf"], Parameter(name="--format", help="hf: a Hugging Face folder. gguf: llama.cpp's file.")
+    ] = "hf",
+    dtype: Annotated[Literal["f32", "f16", "q8_0"], Parameter(help="gguf only: type of the matrices.")] = "f16",
     workspace: WORKSPACE = None,
     json: JSON = False,
 ) -> None:
-    """Copy a version out as a Hugging Face folder (an adapter is merged), with its card and its terms."""
-    from causerie.demo import export_version
+    """Copy a version out for others to run (an adapter is merged), with its card and its terms."""
+    from causerie.demo import export_gguf, export_version
 
     folder = workspace_path(workspace)
     with open_store(folder) as store:
-        show(export_version(store, folder, ref, out), json)
+        if form == "gguf":
+            show(export_gguf(store, folder, ref, out, dtype=dtype), json)
+        else:
+            show(export_version(store, folder, ref, out), json)
 
 
 @app.command

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cyclopts import App
 
-from causerie.align import DpoConfig, KtoConfig, dpo, kto
+from causerie.align import DpoConfig, GrpoConfig, KtoConfig, RewardConfig, dpo, grpo, kto, reward
 from causerie.cli.flags import command_for
+from causerie.core import Artifact
 from causerie.train import PretrainConfig, SftConfig, pretrain, sft
 
 app = App(name="train", result_action="return_value")
@@ -13,3 +16,18 @@ app.command(command_for(PretrainConfig, pretrain, "Train a model from scratch on
 app.command(command_for(SftConfig, sft, "Teach a model to answer, from conversations."), name="sft")
 app.command(command_for(DpoConfig, dpo, "Learn from pairs: the chosen answer over the rejected one."), name="dpo")
 app.command(command_for(KtoConfig, kto, "Learn from thumbs: single answers, liked or not."), name="kto")
+app.command(
+    command_for(RewardConfig, reward, "Learn what people like: a model that gives answers a score."), name="reward"
+)
+
+
+def verified_grpo(config: GrpoConfig, workspace: Path) -> Artifact:
+    """`grpo` with the evaluations' checker of instructions, which lives a layer above it."""
+    from causerie.evals import follows
+
+    return grpo(config, workspace, follows=follows)
+
+
+app.command(
+    command_for(GrpoConfig, verified_grpo, "Learn from rewards of the model's own answers (GRPO)."), name="grpo"
+)

@@ -3,12 +3,15 @@
 from causerie.data.batches import PackedBatch, TokenBatches
 from causerie.data.build import build
 from causerie.data.config import DataBuildConfig, PackConfig
+from causerie.data.corpus import corpus_documents
 from causerie.data.extract import Extracted, extract_html
 from causerie.data.ledger import read_ledger
-from causerie.data.pack import corpus_documents, pack
+from causerie.data.pack import pack
 from causerie.data.raw import RawDocument
+from causerie.data.refilter import RefilterConfig, refilter
 from causerie.data.report import write_report
 from causerie.data.sources import iter_documents
+from causerie.data.trace import RemoveConfig, TraceConfig, Traced, remove, trace
 
 __all__ = [
     "DataBuildConfig",
@@ -16,12 +19,19 @@ __all__ = [
     "PackConfig",
     "PackedBatch",
     "RawDocument",
+    "RefilterConfig",
+    "RemoveConfig",
     "TokenBatches",
+    "TraceConfig",
+    "Traced",
     "build",
     "corpus_documents",
     "extract_html",
     "iter_documents",
     "pack",
     "read_ledger",
+    "refilter",
+    "remove",
+    "trace",
     "write_report",
 ]

@@ -1,136 +1,166 @@
-"""The loader that training uses: token windows of packed shards, a pure function of the seed and the step.
+"""The loader that training uses: rows of packed shards, a pure function of the seed and the step.
 
-Nothing is remembered between calls: batch 1,000 after a resume is batch 1,000 of an uninterrupted run.
+Nothing is remembered between calls: batch 1,000 after a resume is batch 1,000 of an uninterrupted run, and each of any
+number of ranks may take its own rows of it (`batch(step, rows)`): together they have read the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from causerie.core import open_artifact, seed_for
 from causerie.data.errors import data_error
+from causerie.data.layouts import BestFit, Layout, Row, Shard, Stream
+from causerie.data.mixture import Schedule
 
 EPOCHS_KEPT: Final = 2
-"""Permutations kept in memory: a batch may lie across the end of an epoch."""
+"""Permutations kept in memory of each part: a batch may lie across the end of an epoch."""
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Windows of the token stream, with the documents in them.
+    """Rows of tokens, with the documents in them.
 
     Attributes:
         tokens: (B, T+1) int64; inputs are `[:, :-1]`, targets `[:, 1:]`.
         doc_ids: (B, T+1) int32, number of the token's document within its row, from 0.
         positions: (B, T+1) int32, position within the document, from 0 at its first token in the row.
+        mask: (B, T) bool, targets that count; all of them in the layout "stream".
+        parts: (B,) int32, the part of the mixture each row is from.
     """
 
     tokens: NDArray[np.int64]
     doc_ids: NDArray[np.int32]
     positions: NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class _Shard:
-    tokens: NDArray[np.unsignedinteger]
-    starts: NDArray[np.uint64]
-    windows: int
+    mask: NDArray[np.bool_]
+    parts: NDArray[np.int32]
 
 
 class TokenBatches:
-    """Batches of `batch_size` windows of `seq_len` + 1 tokens.
+    """Batches of `batch_size` rows of `seq_len` + 1 tokens.
 
-    The training windows come in a new order every epoch; those of "val" always in the order of the file. Windows
-    share their last token with the next one's first, so that every token but a shard's first is a target once.
+    The training rows of a part come in a new order every epoch of that part; those of "val" always in the order of the
+    file. Shards of several parts are mixed by their weights, exactly (see `mixture`).
+
+    Args:
+        shards: folder made by packing.
+        layout: "stream" cuts the token stream into windows; "rows" fits whole documents into rows.
+        weights: one per part instead of those recorded with the shards.
 
     Raises:
-        CauserieError: CAU-2008 when the folder holds no such shards, or too few tokens for one window.
+        CauserieError: CAU-2008 when the folder holds no such shards, or too few tokens for one row; CAU-2003 for sizes.
     """
 
     def __init__(
-        self, shards: Path, *, batch_size: int, seq_len: int, seed: int, split: Literal["train", "val"] = "train"
+        self,
+        shards: Path,
+        *,
+        batch_size: int,
+        seq_len: int,
+        seed: int,
+        split: Literal["train", "val"] = "train",
+        layout: Literal["stream", "rows"] = "stream",
+        weights: Sequence[float] | None = None,
     ) -> None:
         if batch_size < 1 or seq_len < 1:
             raise data_error("CAU-2003", f"batch_size {batch_size}, seq_len {seq_len}", fix="give numbers above 0")
         self.batch_size, self.seq_len, self.seed, self.split = batch_size, seq_len, seed, split
-        self._key = open_artifact(shards).key
-        self._shards = [_open(path, seq_len) for path in _files(shards, split)]
-        self._ends = np.cumsum([shard.windows for shard in self._shards])
-        self._orders: dict[int, NDArray[np.int64]] = {}
-        if not self.windows:
-            cause = f"no {split} shard holds {seq_len + 1} tokens"
-            raise data_error("CAU-2008", cause, where=str(shards), fix="use a shorter --seq-len or a larger corpus")
+        artifact = open_artifact(shards)
+        parts = _parts(shards, artifact.manifest.config, split)
+        made = Stream if layout == "stream" else BestFit
+        self._parts: list[Layout] = [made([_open(path) for path in paths], seq_len) for paths, _ in parts]
+        self.weights = _weights([weight for _, weight in parts], weights)
+        for number, part in enumerate(self._parts):
+            if not part.windows:
+                cause = f"no {split} shard{'' if len(parts) == 1 else f' of part {number}'} holds {seq_len + 1} tokens"
+                raise data_error("CAU-2008", cause, where=str(shards), fix="use a shorter --seq-len or a larger corpus")
+        self._schedule = Schedule(self.weights, seed) if len(self._parts) > 1 else None
+        self._orders: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._facts: tuple[object, ...] = (artifact.key, split, batch_size, seq_len, seed)
+        if layout != "stream" or weights is not None:
+            self._facts += (layout, *self.weights)
 
     @property
     def windows(self) -> int:
-        """Number of windows in the split."""
-        return int(self._ends[-1]) if len(self._ends) else 0
+        """Number of rows in the split, all parts together."""
+        return sum(part.windows for part in self._parts)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that hold every window at least once."""
+        """Batches that hold as many rows as there are."""
         return -(-self.windows // self.batch_size)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that are equal when every batch is: shards, split, sizes and seed."""
-        facts = (self._key, self.split, self.batch_size, self.seq_len, self.seed)
-        return sha256("\0".join(map(str, facts)).encode()).hexdigest()[:16]
+        """16 hex digits that are equal when every batch is: shards, split, sizes, seed, layout and weights."""
+        return sha256("\0".join(map(str, self._facts)).encode()).hexdigest()[:16]
 
-    def batch(self, step: int) -> PackedBatch:
-        """Batch number `step`, from 0 on without end."""
-        places = range(step * self.batch_size, (step + 1) * self.batch_size)
-        rows = [self._row(self._window(place)) for place in places]
-        tokens, doc_ids, positions = (np.stack(part) for part in zip(*rows, strict=True))
-        return PackedBatch(tokens, doc_ids, positions)
+    def batch(self, step: int, rows: range | None = None) -> PackedBatch:
+        """Batch number `step`, from 0 on without end; only the given rows of it, e.g. `range(4, 8)` on the second rank.
 
-    def _window(self, place: int) -> int:
-        epoch, index = divmod(place, self.windows)
-        return index if self.split == "val" else int(self._order(epoch)[index])
+        A rank may also take every other row (`range(1, 8, 2)`): a row does not depend on who reads it.
+        """
+        chosen = range(self.batch_size) if rows is None else rows
+        found = [self._row(step * self.batch_size + row) for row in chosen]
+        made = [row for _, row in found]
+        return PackedBatch(
+            np.stack([row.tokens for row in made]),
+            np.stack([row.doc_ids for row in made]),
+            np.stack([row.positions for row in made]),
+            np.stack([row.mask for row in made]),
+            np.array([part for part, _ in found], np.int32),
+        )
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if epoch not in self._orders:
-            while len(self._orders) >= EPOCHS_KEPT:
-                self._orders.pop(next(iter(self._orders)))
-            generator = np.random.Generator(np.random.Philox(seed_for(self.seed, "batches", epoch)))
-            self._orders[epoch] = generator.permutation(self.windows)
-        return self._orders[epoch]
+    def _row(self, place: int) -> tuple[int, Row]:
+        part, index = self._schedule.place(place) if self._schedule else (0, place)
+        epoch, number = divmod(index, self._parts[part].windows)
+        return part, self._parts[part].row(number if self.split == "val" else int(self._order(part, epoch)[number]))
 
-    def _row(self, window: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        number = int(np.searchsorted(self._ends, window, side="right"))
-        shard = self._shards[number]
-        begin = (window - (int(self._ends[number - 1]) if number else 0)) * self.seq_len
-        end = begin + self.seq_len + 1
-        low, high = np.searchsorted(shard.starts, [begin, end])
-        offsets = shard.starts[low:high].astype(np.int64) - begin
-        if not len(offsets) or offsets[0] > 0:
-            offsets = np.concatenate([[0], offsets])
-        lengths = np.diff(offsets, append=self.seq_len + 1)
-        doc_ids = np.repeat(np.arange(len(offsets), dtype=np.int32), lengths)
-        positions = np.arange(self.seq_len + 1, dtype=np.int32) - offsets.astype(np.int32)[doc_ids]
-        return shard.tokens[begin:end].astype(np.int64), doc_ids, positions
+    def _order(self, part: int, epoch: int) -> NDArray[np.int64]:
+        if (part, epoch) not in self._orders:
+            for old in [key for key in self._orders if key[0] == part][: 1 - EPOCHS_KEPT]:
+                del self._orders[old]
+            which = ("batches", epoch) if not part else ("batches", part, epoch)
+            generator = np.random.Generator(np.random.Philox(seed_for(self.seed, *which)))
+            self._orders[part, epoch] = generator.permutation(self._parts[part].windows)
+        return self._orders[part, epoch]
 
 
-def _files(shards: Path, split: str) -> list[Path]:
-    found = [shards / "val.bin"] if split == "val" else sorted(shards.glob("train-*.bin"))
-    missing = [path for path in found if not path.is_file()]
-    if missing or not found:
+def _weights(recorded: list[float], given: Sequence[float] | None) -> list[float]:
+    if given is None:
+        return recorded
+    if len(given) != len(recorded) or min(given) <= 0:
+        cause = f"{len(given)} weights for {len(recorded)} parts"
+        raise data_error("CAU-2003", cause, where="weights", fix="give each part one above 0")
+    return list(given)
+
+
+def _parts(shards: Path, config: dict[str, Any], split: str) -> list[tuple[list[Path], float]]:
+    """Files and weight of each part; the held-out split is one part."""
+    if split == "val":
+        groups = [(["val.bin"], 1.0)]
+    else:
+        groups = [(part["files"], part["weight"]) for part in config.get("parts", ())]
+        groups = groups or [(sorted(path.name for path in shards.glob("train-*.bin")), 1.0)]
+    parts = [([shards / name for name in names], weight) for names, weight in groups]
+    if any(not paths or any(not path.is_file() for path in paths) for paths, _ in parts):
         raise data_error("CAU-2008", f"no {split} shards", where=str(shards), fix="give a folder made by packing")
-    return found
+    return parts
 
 
-def _open(path: Path, seq_len: int) -> _Shard:
+def _open(path: Path) -> Shard:
     starts = np.load(path.with_suffix(".idx.npy"), allow_pickle=False)
     wide = read_width(path)
-    size = path.stat().st_size // np.dtype(wide).itemsize
-    tokens = np.memmap(path, wide, "r") if size else np.empty(0, wide)
-    return _Shard(tokens, starts, max(0, (size - 1) // seq_len))
+    tokens = np.memmap(path, wide, "r") if path.stat().st_size else np.empty(0, wide)
+    return Shard(tokens, starts)
 
 
 def read_width(shard: Path) -> str:

@@ -12,29 +12,50 @@ def tiles(figures: Sequence[tuple[str, str]]) -> str:
     return f"<dl class=tiles>{''.join(cells)}</dl>"
 
 
-def bars(rows: Sequence[tuple[str, str, int]]) -> str:
-    """A bar for each (name, what it means, count); "" for none."""
+def funnel(steps: Sequence[tuple[str, int, Sequence[tuple[str, int]]]]) -> str:
+    """A narrowing bar for each (what the documents are, how many are left, [(rule, how many it dropped)])."""
+    whole = max((left for _, left, _ in steps), default=1) or 1
+    lines = []
+    for number, (said, left, dropped) in enumerate(steps):
+        lost = sum(count for _, count in dropped)
+        share = 100 * left / whole
+        chips = "".join(f"<li><code>{html.escape(rule)}</code> {count:,}</li>" for rule, count in dropped[:5])
+        more = sum(count for _, count in dropped[5:])
+        chips += f"<li>{len(dropped) - 5} other rules {more:,}</li>" if more else ""
+        minus = f"<span class=lost>−{lost:,}</span>" if number else ""
+        lines.append(
+            f"<li><div class=step><span>{html.escape(said)}</span><b>{left:,}</b>{minus}</div>"
+            f"<div class=wide><i style='width:{max(share, 0.2):.2f}%'></i></div>"
+            f"{f'<ul class=chips>{chips}</ul>' if chips else ''}</li>"
+        )
+    return f"<ol class=funnel>{''.join(lines)}</ol>"
+
+
+def rules_table(rows: Sequence[tuple[str, str, int, int]]) -> str:
+    """A bar of two parts for each (rule, what it means, dropped, dropped by it alone); "" for none."""
     if not rows:
         return ""
-    longest = max(count for _, _, count in rows)
+    longest = max(count for _, _, count, _ in rows)
     lines = (
         f"<tr><td class=name><code>{html.escape(name)}</code></td><td class=said>{html.escape(said)}</td>"
-        f"<td><div class=bar><i style='width:{max(100 * count / longest, 0.3):.1f}%'></i></div></td>"
-        f"<td class=count>{count:,}</td></tr>"
-        for name, said, count in rows
+        f"<td><div class=bar><i class=alone style='width:{100 * alone / longest:.1f}%'></i>"
+        f"<i style='width:{max(100 * (count - alone) / longest, 0.2):.1f}%'></i></div></td>"
+        f"<td class=count>{count:,}</td><td class=count>{alone or ''}</td></tr>"
+        for name, said, count, alone in rows
     )
-    return f"<table>{''.join(lines)}</table>"
+    head = "<tr><th>rule</th><th class=said></th><th></th><th class=count>dropped</th><th class=count>alone</th></tr>"
+    return f"<table>{head}{''.join(lines)}</table>"
 
 
-def stacked(rows: Sequence[tuple[str, int, int]]) -> str:
-    """A bar of two parts for each (name, kept, seen)."""
-    longest = max((seen for _, _, seen in rows), default=1)
+def stacked(rows: Sequence[tuple[str, int, int, str]]) -> str:
+    """A bar of two parts for each (name, kept, seen, what is said beside the counts)."""
+    longest = max((seen for _, _, seen, _ in rows), default=1)
     lines = (
         f"<tr><td class=name title='{html.escape(name, quote=True)}'>{html.escape(name)}</td>"
         f"<td><div class=bar><i class=kept style='width:{100 * kept / longest:.1f}%'></i>"
         f"<i style='width:{100 * (seen - kept) / longest:.1f}%'></i></div></td>"
-        f"<td class=count>{kept:,} of {seen:,}</td></tr>"
-        for name, kept, seen in rows
+        f"<td class=count>{kept:,} of {seen:,}</td><td class='count extra'>{html.escape(said)}</td></tr>"
+        for name, kept, seen, said in rows
     )
     return f"<table>{''.join(lines)}</table>"
 

@@ -11,7 +11,7 @@ import numpy as np
 from causerie.core import CauserieError
 from causerie.data.config import DataBuildConfig
 from causerie.data.decontaminate import EvalRuns, overlap
-from causerie.data.dedup import Signature, minhash
+from causerie.data.dedup import Signature, minhash, words_digest
 from causerie.data.extract import decode_html, extract_html, tidy_text
 from causerie.data.filters import STOP_LISTS, Rule, drop_policy_lines, failing, measure, quality_rules, view
 from causerie.data.language import identify
@@ -28,6 +28,8 @@ class Judged:
         failed: every rule that it failed, in order.
         values: every measure; empty when the document was never read.
         signature: MinHash signature in base64, "" for a dropped document.
+        digest: hex digest of the words, that exact copies share, or "".
+        cut_lines: lines cut because the whole site repeats them.
         duplicate_of, similarity: set when it repeats an earlier document.
     """
 
@@ -49,7 +51,9 @@ class Judged:
     phones: int = 0
     addresses: int = 0
     eval_overlap: int = 0
+    cut_lines: int = 0
     signature: str = ""
+    digest: str = ""
     duplicate_of: str = ""
     similarity: float = 0.0
     note: str = ""
@@ -87,7 +91,7 @@ def curate(raw: RawDocument, config: DataBuildConfig, runs: EvalRuns, rules: tup
     if not row.text:
         row.drop("empty")
         return row
-    _judge(row, config, runs, rules or quality_rules(config))
+    judge(row, config, runs, rules or quality_rules(config))
     return row
 
 
@@ -104,7 +108,9 @@ def _read(row: Judged, raw: RawDocument, config: DataBuildConfig) -> None:
     row.text = text
 
 
-def _judge(row: Judged, config: DataBuildConfig, runs: EvalRuns, rules: tuple[Rule, ...]) -> None:
+def judge(row: Judged, config: DataBuildConfig, runs: EvalRuns, rules: tuple[Rule, ...]) -> None:
+    """Measure a text and note every rule that it fails; done again when the text was changed."""
+    row.rule, row.failed, row.signature, row.digest = "", [], "", ""
     language = identify(row.text)
     row.lang, row.lang_share = language.code, language.confidence
     if config.languages and language.code not in config.languages:
@@ -119,6 +125,7 @@ def _judge(row: Judged, config: DataBuildConfig, runs: EvalRuns, rules: tuple[Ru
         if row.eval_overlap:
             row.drop("contaminated")
     if not row.rule:
+        row.digest = words_digest(seen.hashes).hex()
         row.signature = base64.b64encode(minhash(seen.hashes).astype("<u4").tobytes()).decode()
 
 

@@ -16,6 +16,8 @@ ERRORS: Final = {
     "CAU-2007": "A corpus holds too little text to pack.",
     "CAU-2008": "Shards are damaged, or too short for the sequence length.",
     "CAU-2009": "An evaluation file to decontaminate against cannot be read.",
+    "CAU-2010": "An address is in no ledger and in no shard.",
+    "CAU-2011": "A corpus does not keep what is needed to filter it anew.",
 }
 """Codes raised by this room and what each means."""
 

@@ -1,47 +1,43 @@
-"""One HTML page → its main text: encoding by resiliparse, text by trafilatura, resiliparse where that reads more.
+"""One HTML page → its main text. Several readers know the same craft; the cheapest one that suffices is taken.
 
-Two voices read every page. Resiliparse's main-content heuristic is about ten times faster and rarely misses text
-(recall 0.95 to 0.98) but keeps menus; trafilatura is the cleaner one (F 0.92 against 0.85) but now and then loses
-most of a page. So trafilatura's text is taken unless it holds much less than resiliparse's.
+Trafilatura reads best and slowest, and most of its time goes to the parts of a page that it then throws away. So the
+page is parsed once, the element that holds its prose is looked for (`maintext`), and trafilatura reads that element
+alone. Where that cannot be trusted (no such element, or less text comes out than was counted) it reads the whole page,
+and where even that loses most of the text, resiliparse does.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from causerie.data.errors import data_error
-
-Extractor = Literal["auto", "trafilatura", "resiliparse"]
-
-BLOCKS: Final = frozenset(
-    (
-        *(
-            "address",
-            "article",
-            "aside",
-            "blockquote",
-            "body",
-            "center",
-            "dd",
-            "details",
-            "div",
-            "dl",
-            "dt",
-            "fieldset",
-        ),
-        *("figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "iframe", "li"),
-        *("main", "menu", "nav", "noscript", "ol", "p", "pre", "script", "section", "style", "summary", "table"),
-        *("tbody", "td", "tfoot", "th", "thead", "tr", "ul", "video"),
-    )
+from causerie.data.htmltree import (
+    Page,
+    break_code_lines,
+    drop_chrome,
+    fold_space,
+    free_labels,
+    parse_page,
+    wrap_loose_text,
 )
-LITERAL: Final = frozenset(("pre", "textarea", "script", "style"))
-RUNNING: Final = frozenset(("p", "li", "dd", "td", "span", "strong", "em"))
+from causerie.data.maintext import MIN_MASS, drop_beside, find_main_part
+
+Extractor = Literal["auto", "union", "trafilatura", "resiliparse", "justext"]
+
 SHARE_OF_FAST: Final = 0.35
 """Trafilatura's text must hold this share of resiliparse's, or resiliparse's is taken."""
+SHARE_OF_PROSE: Final = 0.97
+"""A reading of one element counts when it is as long as this share of the prose that was counted there."""
 LARGE_PAGE: Final = 2_000_000
 """Characters of HTML above which only the fast extractor reads the page."""
+VOICES: Final[tuple[Extractor, ...]] = ("auto", "resiliparse", "justext")
+"""Who is asked, in this order, for the union: the first whose text passes every filter is taken.
+
+Source: "different extractors keep different pages", arXiv 2602.19548."""
+STOP_LISTS: Final = {"en": "English", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian", "nl": "Dutch"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,8 @@ class Extracted:
         title: the page's `<title>`, whitespace folded; "" when it has none.
         text: paragraphs separated by newlines; "" when nothing readable was found.
         lang: language that the page declares (`<html lang>`), lower case two letters, or "".
-        extractor: which of the two read it.
+        extractor: who read it: "focus" (trafilatura, the main element), "trafilatura" (the whole page),
+            "resiliparse" or "justext".
     """
 
     title: str
@@ -84,49 +81,115 @@ def extract_html(
     Args:
         html: the page's bytes, or text already decoded.
         url: its address, which only helps the extractor.
-        extractor: "auto" (both, see the module), or one of the two alone.
+        extractor: "auto" (see the module), or one reader alone; "union" reads like "auto", for what else would be
+            asked is for the caller to decide, who knows the filters.
         charset: what the HTTP header said.
-
-    Raises:
-        CauserieError: CAU-2004 when the page cannot be parsed at all.
     """
-    page = decode_html(html, charset) if isinstance(html, bytes) else html.encode("utf-8", "replace").decode()
-    title, lang, fast = _read_fast(page)
-    text, reader = fast, "resiliparse"
-    if extractor == "trafilatura" or (extractor == "auto" and len(page) <= LARGE_PAGE):
-        clean = _read_clean(page, url)
-        if extractor == "trafilatura" or len(clean) >= SHARE_OF_FAST * len(fast):
-            text, reader = clean, "trafilatura"
-    return Extracted(title, tidy_text(text), lang, reader)
+    text = decode_html(html, charset) if isinstance(html, bytes) else html.encode("utf-8", "replace").decode()
+    page = parse_page(text)
+    if page is None:
+        return Extracted("", "", "", "resiliparse")
+    if page.too_deep:
+        # Resiliparse's search for the main content is quadratic in the depth, its plain text is not
+        return Extracted(page.title, tidy_text(_read_fast(text, main=False)), page.lang, "resiliparse")
+    if extractor == "justext":
+        found = _read_justext(page), "justext"
+    elif extractor == "resiliparse" or (extractor != "trafilatura" and len(text) > LARGE_PAGE):
+        found = _read_fast(text), "resiliparse"
+    elif extractor == "trafilatura":
+        found = _read_whole(page, url), "trafilatura"
+    else:
+        found = _route(page, text, url)
+    return Extracted(page.title, tidy_text(found[0]), page.lang, found[1])
 
 
-def _read_fast(page: str) -> tuple[str, str, str]:
+def _route(page: Page, html: str, url: str | None) -> tuple[str, str]:
+    """The text and who read it, by the cheapest way that can be trusted."""
+    part = find_main_part(page.root)
+    if part.element is not None:
+        focused = _read_part(part.element, url)
+        if len(focused) >= SHARE_OF_PROSE * part.mass:
+            return focused, "focus"
+    clean = _read_whole(page, url)
+    if len(clean) < max(part.mass, MIN_MASS) and len(clean) < SHARE_OF_FAST * _visible(page.root):
+        fast = _read_fast(html)
+        if len(clean) < SHARE_OF_FAST * len(fast):
+            return fast, "resiliparse"
+    return clean, "trafilatura"
+
+
+def _visible(root: Any) -> int:
+    """Characters of text outside of links and scripts."""
+    linked = sum(sum(map(len, part.itertext())) for part in root.iter("a", "script"))
+    return sum(map(len, root.itertext())) - linked
+
+
+def _read_fast(html: str, main: bool = True) -> str:
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
 
-    try:
-        tree = HTMLTree.parse(page)
-        title = " ".join((tree.title or "").split())
-        root = tree.document.query_selector("html") if tree.document is not None else None
-        lang = (root.getattr("lang") or root.getattr("xml:lang") or "") if root is not None else ""
-        return title, lang[:2].lower(), str(extract_plain_text(tree, main_content=True))
-    except (ValueError, RuntimeError) as error:
-        raise data_error("CAU-2004", f"the page cannot be parsed: {error}", fix="check that it is HTML") from error
+    return str(extract_plain_text(html, main_content=main))
 
 
-def _read_clean(page: str, url: str | None) -> str:
+def _read_part(element: Any, url: str | None) -> str:
+    """Trafilatura's reading of one element, as if it were the page."""
+    root = element.makeelement("html")
+    body = element.makeelement("body")
+    root.append(body)
+    inner = copy.deepcopy(element)
+    inner.tail = None
+    body.append(inner)
+    _make_ready(root)
+    return _read_clean(root, url)
+
+
+def _read_whole(page: Page, url: str | None) -> str:
+    """Trafilatura's reading of the whole page, with text in bare `<div>`s made paragraphs; changes the tree."""
+    _make_ready(page.root)
+    wrap_loose_text(page.root)
+    return _read_clean(page.root, url)
+
+
+def _make_ready(root: Any) -> None:
+    drop_chrome(root)
+    break_code_lines(root)
+    fold_space(root)
+    free_labels(root)
+    drop_beside(root)
+
+
+def _read_clean(tree: Any, url: str | None) -> str:
     import trafilatura
 
-    tree = trafilatura.load_html(page)
-    if tree is None:
-        return ""
-    _fold_space(tree)
-    for div in list(tree.iter("div")):
-        _wrap_inline(div)
-    _free_labels(tree)
-    # `deduplicate=True` keeps state between pages, so that the same page gives different texts
-    text = trafilatura.extract(tree, url=url, fast=True, deduplicate=False, include_comments=False)
+    text = trafilatura.extract(tree, options=_options())
     return flatten_layout_tables(str(text or ""))
+
+
+@functools.cache
+def _options() -> Any:
+    """Trafilatura's settings; `dedup` keeps state between pages, so that the same page would give different texts."""
+    from trafilatura.settings import Extractor as Settings
+
+    return Settings(output_format="txt", fast=True, comments=False, dedup=False)
+
+
+def _read_justext(page: Page) -> str:
+    """The paragraphs that justext finds good (Pomikálek 2011), headings among them."""
+    from lxml import etree
+
+    words = _stop_words(page.lang)
+    import justext
+
+    paragraphs = justext.justext(etree.tostring(page.root, encoding="unicode", method="html"), words)
+    return "\n".join(paragraph.text for paragraph in paragraphs if not paragraph.is_boilerplate)
+
+
+@functools.cache
+def _stop_words(lang: str) -> frozenset[str]:
+    """Stop words of the declared language; of English and French together when it is none that is known."""
+    import justext
+
+    names = [STOP_LISTS[lang]] if lang in STOP_LISTS else ["English", "French"]
+    return frozenset().union(*map(justext.get_stoplist, names))
 
 
 def flatten_layout_tables(text: str) -> str:
@@ -148,61 +211,6 @@ def flatten_layout_tables(text: str) -> str:
     return "\n".join(lines)
 
 
-def _fold_space(root: Any) -> None:
-    """Fold white space outside `<pre>`: a line break in HTML source is not one in the text."""
-    inside: set[Any] = set()
-    for element in root.iter():
-        literal = element.tag in LITERAL or element.getparent() in inside
-        if literal:
-            inside.add(element)
-        elif element.text:
-            element.text = _SPACE.sub(" ", element.text)
-        if element.tail and element.getparent() not in inside:
-            element.tail = _SPACE.sub(" ", element.tail)
-
-
-def _wrap_inline(div: Any) -> None:
-    """Put text that stands directly in a `<div>` into paragraphs, where readers look for it.
-
-    Whole manuals are written as `<div class="para">`; trafilatura loses the words around their inline markup.
-    """
-    loose = [div.text, *(child.tail for child in div)]
-    if not any(part and part.strip() for part in loose):
-        return
-    if not any(child.tag in BLOCKS for child in div):
-        div.tag = "p"
-        return
-    run = div.makeelement("p")
-    run.text, div.text = div.text, None
-    position = 0
-    for child in list(div):
-        if child.tag not in BLOCKS and isinstance(child.tag, str):
-            run.append(child)  # takes its tail along
-            continue
-        position = _place(div, run, position) + 1
-        run = div.makeelement("p")
-        run.text, child.tail = child.tail, None
-    _place(div, run, position)
-
-
-def _free_labels(root: Any) -> None:
-    """Strip the class of inline elements amid running text: `<span class="guimenu">` there is a word, not a menu."""
-    for element in root.iter("span", "strong", "em", "code", "kbd", "a"):
-        parent, before = element.getparent(), element.getprevious()
-        lead = parent.text if before is None else before.tail
-        if element.get("class") and parent.tag in RUNNING and ((lead or "").strip() or (element.tail or "").strip()):
-            del element.attrib["class"]
-
-
-def _place(div: Any, run: Any, position: int) -> int:
-    """Insert the paragraph unless it is empty; the position after it."""
-    if len(run) == 0 and not (run.text or "").strip():
-        return position
-    div.insert(position, run)
-    return position + 1
-
-
-_SPACE: Final = re.compile(r"[ \t\r\n\f\u00a0]+")
 _TRAILING: Final = re.compile(r"[ \t\u00a0]+$", re.MULTILINE)
 _ONE_SPACE: Final = re.compile(r"^ (?=\S)", re.MULTILINE)
 _BLANK: Final = re.compile(r"\n{3,}")

@@ -26,7 +26,7 @@ COLUMNS: Final = {
     **dict.fromkeys(("note", "lang"), "string"),
     "lang_share": "double",
     "extractor": "string",
-    **dict.fromkeys(("bytes_in", "bytes", "emails", "phones", "addresses", "eval_overlap"), "int64"),
+    **dict.fromkeys(("bytes_in", "bytes", "emails", "phones", "addresses", "eval_overlap", "cut_lines"), "int64"),
     "duplicate_of": "string",
     "similarity": "double",
     "excerpt": "string",

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
-
-import numpy as np
+from typing import Any, Final, Protocol
 
 from causerie.core import (
     Artifact,
@@ -27,8 +23,9 @@ from causerie.core import (
     write_artifact,
 )
 from causerie.data.config import PackConfig
+from causerie.data.corpus import corpus_documents
 from causerie.data.errors import data_error
-from causerie.data.sources import open_stream
+from causerie.data.shard_files import IndexWriter, ShardWriter
 
 ENCODED_AT_ONCE: Final = 256
 """Documents handed to the tokenizer at a time."""
@@ -52,15 +49,8 @@ class Encoder(Protocol):
         ...
 
 
-def corpus_documents(corpus: Path) -> Iterator[dict[str, Any]]:
-    """Kept documents of a corpus, in order: `id`, `text`, `url`, `title`, `lang`, `source` and perhaps `license`."""
-    with open_stream(corpus / "documents.jsonl.zst") as raw, io.TextIOWrapper(raw, "utf-8", newline="\n") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
 def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) -> Artifact:
-    """Tokenize a corpus into shards, or return them when they exist.
+    """Tokenize one corpus or several into shards, or return them when they exist.
 
     Each document begins with the tokenizer's document token. Held-out documents are chosen by a hash of their text,
     so the choice does not move when the corpus grows.
@@ -76,7 +66,8 @@ def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) 
     if not 0 <= config.val_fraction < 1:
         cause = f"{config.val_fraction} is not a share below 1"
         raise data_error("CAU-2003", cause, where="--val-fraction", fix="give a number from 0 to 0.5")
-    corpus, tokenizer_key = open_artifact(config.corpus), _folder_key(config.tokenizer)
+    corpora = [open_artifact(path) for path in (config.corpus, *config.more)]
+    sources, tokenizer_key = _sources(corpora, config), _folder_key(config.tokenizer)
     encoder = tokenizer or _load(config.tokenizer)
     plain: dict[str, Any] = {
         "val_fraction": config.val_fraction,
@@ -84,16 +75,27 @@ def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) 
         "seed": config.seed,
         "dtype": "<u2" if encoder.vocab_size <= 1 << 16 else "<u4",
     }
-    inputs = {"corpus": corpus.key, "tokenizer": tokenizer_key}
+    if config.weights:
+        plain["weights"] = list(config.weights)
+    inputs = {"corpus": corpora[0].key, "tokenizer": tokenizer_key}
+    inputs |= {f"corpus:{number}": corpus.key for number, corpus in enumerate(corpora[1:], 1)}
     key = artifact_key("shards", plain, inputs, code_digest("causerie.data"))
     made = existing_artifact(config.out, workspace, "shards", config.name, key)
     if made is not None:
         return made
     with open_run(workspace, "shards", config.name, key, plain) as run:
         place, exact = place_for(config.out, workspace)
-        recorded: dict[str, Any] = {"inputs": inputs, "config": plain, "exact": exact, "seeds": {"pack": config.seed}}
+        recorded: dict[str, Any] = {
+            "inputs": inputs,
+            "config": {**plain},
+            "exact": exact,
+            "seeds": {"pack": config.seed},
+        }
         with write_artifact(place, "shards", config.name, key, **recorded) as draft:
-            draft.metrics.update(_write(corpus, encoder, config, plain["dtype"], draft.path))
+            metrics, parts = _write(sources, encoder, config, plain["dtype"], draft.path)
+            draft.metrics.update(metrics)
+            if len(parts) > 1:
+                recorded["config"]["parts"] = parts  # after the key was made: the parts follow from the inputs
             crashpoint("data.packed")
         run.result = draft.metrics
     assert draft.artifact is not None
@@ -115,84 +117,94 @@ def _folder_key(folder: Path) -> str:
     return sha256_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
 
-@dataclass
-class _Part:
-    """One split being written: a shard file at a time, with its document starts."""
+@dataclass(frozen=True)
+class _Source:
+    """A corpus to pack: its weight among the corpora, and the parts that its documents belong to."""
 
-    folder: Path
-    split: str
-    dtype: str
-    limit: int
-    tokens: int = 0
-    documents: int = 0
-    text_bytes: int = 0
-    _number: int = 0
-    _written: int = 0
-    _starts: list[int] = field(default_factory=list)
-    _file: IO[bytes] | None = None
-
-    @property
-    def _name(self) -> str:
-        return "val" if self.split == "val" else f"train-{self._number:05d}"
-
-    def add(self, ids: list[int], size: int) -> None:
-        """Append one document."""
-        if self._written and self._written + len(ids) > self.limit:
-            self.close()
-            self._number, self._written = self._number + 1, 0
-        if self._file is None:
-            self._file = open(self.folder / f"{self._name}.bin", "wb")  # noqa: SIM115 - open over many calls
-        self._starts.append(self._written)
-        self._file.write(np.asarray(ids, self.dtype).tobytes())
-        self._written += len(ids)
-        self.tokens += len(ids)
-        self.documents += 1
-        self.text_bytes += size
-
-    def close(self) -> None:
-        """Finish the present shard file and write its index."""
-        if self._file is None:
-            (self.folder / f"{self._name}.bin").touch()
-        else:
-            self._file.close()
-        np.save(self.folder / f"{self._name}.idx.npy", np.asarray(self._starts, np.uint64), allow_pickle=False)
-        self._file, self._starts = None, []
+    corpus: Artifact
+    first_part: int
+    parts: tuple[tuple[str, float], ...]
 
 
-def _write(corpus: Artifact, encoder: Encoder, config: PackConfig, dtype: str, folder: Path) -> dict[str, Any]:
-    train = _Part(folder, "train", dtype, config.shard_tokens)
-    held = _Part(folder, "val", dtype, 1 << 62)
-    total = corpus.manifest.metrics.get("documents_kept")
-    with track("packing", total, "documents") as bar:
-        for texts in _groups(corpus.path):
-            for text, ids in zip(texts, encoder.encode_batch(texts), strict=True):
-                part = held if _is_held_out(text, config) else train
-                part.add([encoder.eot_id, *ids], len(text.encode()))
-            bar.advance(len(texts), tokens=train.tokens + held.tokens)
-    if not train.documents or (config.val_fraction and not held.documents):
-        cause = f"{train.documents} documents to train on and {held.documents} held out"
-        raise data_error("CAU-2007", cause, where=str(corpus.path), fix="build a larger corpus or set --val-fraction")
-    train.close()
-    held.close()
+def _sources(corpora: list[Artifact], config: PackConfig) -> list[_Source]:
+    """Which parts there are. One for everything, unless weights are given here or were given to `data build`."""
+    mixtures = [corpus.manifest.metrics.get("mixture") for corpus in corpora]
+    if config.weights and (len(config.weights) != len(corpora) or min(config.weights) <= 0):
+        cause = f"{len(config.weights)} weights for {len(corpora)} corpora"
+        raise data_error("CAU-2003", cause, where="--weights", fix="give each corpus one above 0")
+    if not config.weights and not any(mixtures):
+        return [_Source(corpus, 0, (("all", 1.0),)) for corpus in corpora]
+    sizes = [float(corpus.manifest.metrics.get("bytes_kept", 1)) for corpus in corpora]
+    weights = config.weights or tuple(sizes)
+    sources, first = [], 0
+    for corpus, mixture, weight in zip(corpora, mixtures, weights, strict=True):
+        share = weight / sum(weights)
+        named = [(part["source"], share * part["weight"]) for part in mixture or ()]
+        parts = tuple(named or [(corpus.manifest.name, share)])
+        sources.append(_Source(corpus, first, parts))
+        first += len(parts)
+    return sources
+
+
+def _write(
+    sources: list[_Source], encoder: Encoder, config: PackConfig, dtype: str, folder: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write the shards; their metrics, and the parts for the manifest."""
+    parts = dict(enumerate(part for source in _distinct(sources) for part in source.parts))
+    stems = ["train"] if len(parts) == 1 else [f"train-{number:02d}" for number in parts]
+    train = [ShardWriter(folder, stem, dtype, config.shard_tokens) for stem in stems]
+    held = ShardWriter(folder, "val", dtype, 1 << 62, numbered=False)
+    total = sum(source.corpus.manifest.metrics.get("documents_kept", 0) for source in sources) or None
+    with track("packing", total, "documents") as bar, IndexWriter(folder) as index:
+        for source in sources:
+            for documents in _groups(source.corpus.path):
+                encoded = encoder.encode_batch([document["text"] for document in documents])
+                for document, ids in zip(documents, encoded, strict=True):
+                    number = source.first_part + (document.get("part", 0) if len(source.parts) > 1 else 0)
+                    writer = held if _is_held_out(document["text"], config) else train[number]
+                    size = len(document["text"].encode())
+                    file, start = writer.add([encoder.eot_id, *ids], size)
+                    index.add(document, file, start, len(ids) + 1, size)
+                bar.advance(len(documents), tokens=sum(one.tokens for one in (*train, held)))
+    if not all(one.documents for one in train) or (config.val_fraction and not held.documents):
+        cause = f"{documents} documents to train on and {held.documents} held out"
+        raise data_error(
+            "CAU-2007", cause, where=str(sources[0].corpus.path), fix="build a larger corpus or set --val-fraction"
+        )
+    for writer in (*train, held):
+        writer.close()
+    facts = zip(parts.values(), train, strict=True)
+    listed = [
+        {"name": name, "weight": weight, "files": one.files, "tokens": one.tokens} for (name, weight), one in facts
+    ]
+    return _metrics(train, held), listed
+
+
+def _distinct(sources: list[_Source]) -> list[_Source]:
+    """One source for each set of parts: corpora packed without weights share one."""
+    return list({source.first_part: source for source in sources}.values())
+
+
+def _metrics(train: list[ShardWriter], held: ShardWriter) -> dict[str, Any]:
     return {
-        "train_tokens": train.tokens,
+        "train_tokens": sum(one.tokens for one in train),
         "val_tokens": held.tokens,
-        "train_bytes": train.text_bytes,
+        "train_bytes": sum(one.text_bytes for one in train),
         "val_bytes": held.text_bytes,
-        "train_documents": train.documents,
+        "train_documents": sum(one.documents for one in train),
         "val_documents": held.documents,
     }
 
 
-def _groups(corpus: Path) -> Iterator[list[str]]:
-    texts: list[str] = []
+def _groups(corpus: Path) -> Iterator[list[dict[str, Any]]]:
+    documents: list[dict[str, Any]] = []
     for document in corpus_documents(corpus):
-        texts.append(document["text"])
-        if len(texts) == ENCODED_AT_ONCE:
-            yield texts
-            texts = []
-    if texts:
-        yield texts
+        documents.append(document)
+        if len(documents) == ENCODED_AT_ONCE:
+            yield documents
+            documents = []
+    if documents:
+        yield documents
 
 
 def _is_held_out(text: str, config: PackConfig) -> bool:

@@ -1,7 +1,9 @@
-"""Personal data in text, masked: e-mail addresses, telephone numbers, public IP addresses.
+"""Personal data in text, masked: e-mail, telephone, public IP addresses, bank accounts (IBAN), French NIR.
 
 Each is replaced by an address or number that is reserved for examples, so that the text still reads naturally:
-RFC 2606 (example.com), RFC 5737 and RFC 3849 (documentation networks), 555-01xx and the French 01 99 00 xx xx.
+RFC 2606 (example.com), RFC 5737 and RFC 3849 (documentation networks), 555-01xx, the French 01 99 00 xx xx, the
+account printed in the banks' own guides and the number on the specimen of the French health card.
+Account and NIR numbers are masked only when their check digits are right, so that other long numbers stay.
 """
 
 from __future__ import annotations
@@ -18,6 +20,25 @@ FRENCH_PHONE: Final = re.compile(r"(?<![\d.])(?:\+33[ .]?(?:\(0\)[ .]?)?|0)[1-9]
 PHONE: Final = re.compile(r"(?<![\w.])(?:\+?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])")
 FOREIGN_PHONE: Final = re.compile(r"(?<![\w.])\+[2-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}\d(?![\w])")
 
+IBAN: Final = re.compile(r"(?<![\w])[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]){11,30}(?![a-z])")
+NIR: Final = re.compile(
+    r"(?<![\d.,-])[1-478][ .]?\d{2}[ .]?\d{2}[ .]?(?:\d{2}|2[AB])[ .]?\d{3}[ .]?\d{3}[ .|/-]{0,3}\d{2}(?![\d.,-]*\d)"
+)
+"""Sex, year, month, department, commune, order and key of the French register of persons (INSEE)."""
+
+IBAN_LENGTHS: Final = dict(
+    entry.split(":")
+    for entry in (
+        "AD:24 AE:23 AL:28 AT:20 AZ:28 BA:20 BE:16 BG:22 BH:22 BR:29 CH:21 CR:22 CY:28 CZ:24 DE:22 DK:18 DO:28 EE:20 "
+        "EG:29 ES:24 FI:18 FO:18 FR:27 GB:22 GE:22 GI:23 GL:18 GR:27 GT:28 HR:21 HU:28 IE:22 IL:23 IS:26 IT:27 JO:30 "
+        "KW:30 KZ:20 LB:28 LI:21 LT:20 LU:20 LV:21 MC:27 MD:24 ME:22 MK:19 MR:27 MT:31 MU:30 NL:18 NO:15 PK:24 PL:28 "
+        "PS:29 PT:25 QA:29 RO:24 RS:22 SA:24 SE:24 SI:19 SK:24 SM:27 TN:24 TR:26 UA:29 VA:22 XK:20"
+    ).split()
+)
+"""Characters of an account number by country (SWIFT, IBAN registry)."""
+
+SAMPLE_IBAN: Final = "FR76 3000 6000 0112 3456 7890 189"
+SAMPLE_NIR: Final = "2 69 05 49 588 157 80"
 SAMPLE_EMAIL: Final = "email@example.com"
 SAMPLE_IPV4: Final = "192.0.2.1"
 SAMPLE_IPV6: Final = "2001:db8::1"
@@ -33,17 +54,55 @@ class Masked:
     emails: int
     phones: int
     addresses: int
+    ibans: int = 0
+    nirs: int = 0
 
 
 def mask_personal(text: str) -> Masked:
-    """Replace e-mail addresses, telephone numbers and public IP addresses; masking twice changes nothing."""
+    """Replace personal data of every kind; masking twice changes nothing."""
+    text, ibans = _replace(IBAN, text, _iban)
+    text, nirs = _replace(NIR, text, lambda found: SAMPLE_NIR if found != SAMPLE_NIR and is_nir(found) else None)
     text, emails = _replace(EMAIL, text, lambda found: None if "@example." in found else SAMPLE_EMAIL)
     text, four = _replace(IPV4, text, lambda found: SAMPLE_IPV4 if _is_public(found) else None)
     text, six = _replace(IPV6, text, lambda found: SAMPLE_IPV6 if _is_public(found) else None)
     text, french = _replace(FRENCH_PHONE, text, lambda f: None if f == SAMPLE_FRENCH_PHONE else _phone(f, True))
     text, american = _replace(PHONE, text, lambda found: None if found == SAMPLE_PHONE else _phone(found, False))
     text, foreign = _replace(FOREIGN_PHONE, text, lambda found: _phone(found, False))
-    return Masked(text, emails, french + american + foreign, four + six)
+    return Masked(text, emails, french + american + foreign, four + six, ibans, nirs)
+
+
+def is_iban(number: str) -> bool:
+    """Whether an account number has the length of its country and the right check digits (ISO 13616, modulo 97)."""
+    plain = re.sub(r"\s", "", number)
+    if len(plain) != int(IBAN_LENGTHS.get(plain[:2], "0")):
+        return False
+    return int("".join(str(int(sign, 36)) for sign in plain[4:] + plain[:4])) % 97 == 1
+
+
+def is_nir(number: str) -> bool:
+    """Whether a French register number has a possible month and the right key: 97 less its remainder by 97.
+
+    Corsican departments count as 19 (2A) and 18 (2B).
+    """
+    plain = re.sub(r"[^0-9AB]", "", number).replace("2A", "19").replace("2B", "18")
+    if len(plain) != 15 or not plain.isdigit():
+        return False
+    month = int(plain[3:5])
+    possible = 1 <= month <= 12 or 20 <= month <= 42 or 50 <= month  # not known: other codes are in use
+    return possible and 97 - int(plain[:13]) % 97 == int(plain[13:])
+
+
+def _iban(found: str) -> str | None:
+    """The text with its account number replaced: capitals that follow it in a line are no part of it."""
+    length, signs = int(IBAN_LENGTHS.get(found[:2], "0")), 0
+    for place, sign in enumerate(found):
+        signs += not sign.isspace()
+        if signs == length:
+            number, rest = found[: place + 1], found[place + 1 :]
+            if number == SAMPLE_IBAN or not is_iban(number) or rest[:1].isalnum():
+                return None
+            return SAMPLE_IBAN + rest
+    return None
 
 
 def _replace(pattern: re.Pattern[str], text: str, choose: object) -> tuple[str, int]:

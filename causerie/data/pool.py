@@ -22,14 +22,15 @@ from causerie.data.curate import Judged, unread
 from causerie.data.errors import data_error
 from causerie.data.raw import RawDocument
 
-Batch = tuple[int, list[RawDocument]]
+Batch = tuple[str, list[RawDocument]]
+"""A batch's name, and its documents."""
 
 
 class Worker:
     """One curating process; a document that ends it is counted, and the process replaced."""
 
     def __init__(self, config: DataBuildConfig, runs: Path | None) -> None:
-        plain = {**asdict(config), "out": None, "decontaminate": []}
+        plain = {**asdict(config), "out": None, "decontaminate": [], "after": []}
         self._start = json.dumps({"config": plain, "runs": str(runs) if runs else None}, default=str) + "\n"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -89,14 +90,14 @@ class Worker:
 
 def judge_batches(
     batches: Iterable[Batch], config: DataBuildConfig, runs: Path | None, workers: int
-) -> Iterator[tuple[int, list[Judged]]]:
-    """Curate batches in `workers` processes; yields (number, rows) in the order given, few batches ahead."""
+) -> Iterator[tuple[str, list[Judged]]]:
+    """Curate batches in `workers` processes; yields (name, rows) in the order given, few batches ahead."""
     free: SimpleQueue[Worker] = SimpleQueue()
     crew = [Worker(config, runs) for _ in range(workers)]
     for worker in crew:
         free.put(worker)
 
-    def work(batch: Batch) -> tuple[int, list[Judged]]:
+    def work(batch: Batch) -> tuple[str, list[Judged]]:
         worker = free.get()
         try:
             return batch[0], [worker.judge(raw) for raw in batch[1]]

@@ -13,25 +13,15 @@ import json
 import logging
 import signal
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any
 
-from causerie.data.config import DataBuildConfig
+from causerie.data.config_json import config_from_json
 from causerie.data.curate import curate
 from causerie.data.decontaminate import load_runs
 from causerie.data.filters import quality_rules
 from causerie.data.language import identify
 from causerie.data.raw import RawDocument
-
-TUPLES: Final = ("sources", "languages", "max_top_ngrams", "max_repeated_ngrams")
-
-
-def config_from_json(value: dict[str, Any]) -> DataBuildConfig:
-    """A configuration from its plain values, without the fields that only the parent needs."""
-    known = {field.name for field in fields(DataBuildConfig)} - {"out", "decontaminate"}
-    given: dict[str, Any] = {name: tuple(item) if name in TUPLES else item for name, item in value.items()}
-    return DataBuildConfig(**{name: item for name, item in given.items() if name in known})
 
 
 def serve(lines: IO[bytes], answers: IO[bytes]) -> None:

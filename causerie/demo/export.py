@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from causerie.core import CauserieError
 from causerie.hub import export_model, resolve
-from causerie.model import NOTICE_FILES, load_model, save_model
+from causerie.model import NOTICE_FILES, check_gguf, check_model, load_model, save_gguf, save_model
 from causerie.store import Store
 from causerie.text import load_tokenizer
 
@@ -42,6 +42,27 @@ def export_version(store: Store, workspace: Path, ref: str, target: Path) -> dic
     return {"path": str(target), **_checked(target)}
 
 
+def export_gguf(
+    store: Store, workspace: Path, ref: str, target: Path, *, dtype: Literal["f32", "f16", "q8_0"] = "f16"
+) -> dict[str, Any]:
+    """Write a version as a GGUF file for llama.cpp, in a folder with its card and terms.
+
+    Returns:
+        `path` (the file), `bytes`, and `said`: what llama.cpp will do otherwise than we, empty for nothing.
+
+    Raises:
+        CauserieError: CAU-5004 when the folder is not empty; CAU-3010 when llama.cpp has no such model.
+    """
+    source = resolve(store, workspace, ref).path
+    check_gguf(check_model(source))
+    export_model(store, workspace, ref, target)
+    file = target / f"{ref.replace('@', '-').replace('/', '-')}-{dtype}.gguf"
+    said = save_gguf(load_model(source), file, source, dtype=dtype, name=ref)
+    for path in [path for path in target.iterdir() if path.name not in {*NOTICE_FILES, "README.md", file.name}]:
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    return {"path": str(file), "bytes": file.stat().st_size, "said": said}
+
+
 def make_room(target: Path) -> None:
     """Remove an earlier export from `target`; anything else that stands there is left alone.
 
@@ -71,7 +92,7 @@ def check_in_transformers(folder: Path) -> dict[str, Any]:
         CauserieError: CAU-7102 when they differ.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -81,7 +102,8 @@ def check_in_transformers(folder: Path) -> dict[str, Any]:
     ours = load_model(folder)
     with torch.inference_mode():
         mine = ours.logits(ours(tokens))
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+        auto = AutoModelForCausalLM if ours.shape.row.causal else AutoModelForMaskedLM
+        theirs = auto.from_pretrained(folder, dtype=torch.float32)(tokens).logits
     difference = float((mine - theirs).abs().max())
     equal = bool((mine.argmax(-1) == theirs.argmax(-1)).all())
     if theirs_ids != ids or difference > TOLERANCE or not equal:

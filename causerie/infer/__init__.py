@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from causerie.core import lazy_names
 from causerie.infer.client import EngineClient
 from causerie.infer.config import EngineConfig
-from causerie.infer.protocol import Completion, Event, Finish, Sampling
+from causerie.infer.request import Completion, Event, Finish, Grammar, Sampling, join_events
 
 if TYPE_CHECKING:
     from causerie.infer.engine import Engine
@@ -20,8 +20,10 @@ __all__ = [
     "EngineConfig",
     "Event",
     "Finish",
+    "Grammar",
     "Sampling",
     "generate_batch",
+    "join_events",
 ]
 
 __getattr__ = lazy_names(__name__, {"Engine": "engine", "generate_batch": "generate"})

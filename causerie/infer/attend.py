@@ -5,7 +5,8 @@ prompts. All linear layers thus see one large matrix; only here are the sequence
 keys and values are written to their blocks first, then every group of queries reads its sequences' blocks: the
 decoding sequences as one padded batch, each chunk by itself.
 
-Query heads that share a key-value head are folded into the query positions, so keys are never repeated.
+Query heads that share a key-value head are folded into the query positions, so keys are never repeated. Blocks that
+lie one after the other, as those of a sequence alone mostly do, are read where they are and not copied.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from causerie.infer.scheduler import Work
 
 
 class KeyValueCache:
-    """Keys and values of all blocks: per layer two tensors `(n_blocks, block_size, Hkv, Dh)`."""
+    """Keys and values of all blocks: per layer one tensor `(2, n_blocks, block_size, Hkv, Dh)`."""
 
     def __init__(
         self,
@@ -33,35 +34,40 @@ class KeyValueCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        size = (n_blocks, block_size, n_kv_head, head_dim)
+        size = (2, n_blocks, block_size, n_kv_head, head_dim)
         # Zeros, not empty: masked positions are multiplied by 0, and 0 times a stray NaN is NaN.
-        self.keys = [torch.zeros(size, dtype=dtype, device=device) for _ in range(n_layer)]
-        self.values = [torch.zeros(size, dtype=dtype, device=device) for _ in range(n_layer)]
+        self.layers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(n_layer)]
         self.block_size = block_size
-        self._flat_keys = [layer.view(-1, n_kv_head, head_dim) for layer in self.keys]
-        self._flat_values = [layer.view(-1, n_kv_head, head_dim) for layer in self.values]
+        self.dtype, self.device = dtype, device
+        self._flat = [layer.view(2, -1, n_kv_head, head_dim) for layer in self.layers]
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put keys and values `(N, Hkv, Dh)` at `slots` `(N,)` = block * block_size + offset."""
-        self._flat_keys[layer].index_copy_(0, slots, keys)
-        self._flat_values[layer].index_copy_(0, slots, values)
+        flat = self._flat[layer]
+        flat[0].index_copy_(0, slots, keys)
+        flat[1].index_copy_(0, slots, values)
 
-    def read(self, layer: int, table: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-        """Keys and values `(n_rows, Hkv, S, Dh)` of the blocks in `table` `(n_rows * blocks,)`."""
-        keys = self.keys[layer].index_select(0, table)
-        values = self.values[layer].index_select(0, table)
-        shape = (n_rows, -1, *keys.shape[2:])
-        return keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)
+    def read(self, layer: int, view: View, n_rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values, each `(n_rows, Hkv, S, Dh)`, of what a view shows."""
+        if view.table is None:
+            both = self._flat[layer][:, None, view.first : view.last]
+        else:
+            both = self.layers[layer].index_select(1, view.table)
+            both = both.view(2, n_rows, -1, *both.shape[3:])
+        keys, values = both.transpose(2, 3).unbind()
+        return keys, values
 
 
 @dataclass(frozen=True)
 class View:
-    """Which blocks a group reads in the layers of one window, and what it may see of them."""
+    """Which slots a group reads in the layers of one window, and what it may see of them."""
 
-    table: Tensor
-    """(rows * blocks,) int64."""
-    mask: Tensor
-    """(rows, 1, G * T, S) of the model's type: 0 where a query may look, -inf elsewhere."""
+    mask: Tensor | None
+    """(rows, 1, G * T or 1, S) of the cache's type: 0 where a query may look, -inf elsewhere; None: it sees all."""
+    table: Tensor | None = None
+    """(rows * blocks,) int64; None for one sequence whose slots lie one after the other, `first` to `last`."""
+    first: int = 0
+    last: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class BlockAttend:
         n_head, head_dim = q.shape[1], q.shape[3]
         share, rows, length = n_head // n_kv_head, group.rows, group.length
         view = group.views[self.windows[layer]]
-        keys, values = self.cache.read(layer, view.table, rows)
+        keys, values = self.cache.read(layer, view, rows)
         asked = q[0, :, group.first : group.first + rows * length]
         folded = asked.reshape(n_kv_head, share, rows, length, head_dim).permute(2, 0, 1, 3, 4)
         folded = folded.reshape(rows, n_kv_head, share * length, head_dim)
@@ -128,8 +134,7 @@ def plan_attend(
         views = {window: _view(cache, items, window, share) for window in kinds}
         groups.append(Group(first, len(items), items[0].count, views))
         first += len(items) * items[0].count
-    device = cache.keys[0].device
-    slots = torch.tensor([slot for item in work for slot in _slots(item, cache.block_size)], device=device)
+    slots = torch.tensor([slot for item in work for slot in _slots(item, cache.block_size)], device=cache.device)
     return BlockAttend(cache, slots, groups, windows, scale)
 
 
@@ -148,15 +153,40 @@ def _view(cache: KeyValueCache, items: list[Work], window: int | None, share: in
         item.sequence.blocks[first : -(-(item.start + length) // size)]
         for item, first in zip(items, firsts, strict=True)
     ]
+    if len(items) == 1 and _consecutive(tables[0]):
+        return _straight_view(cache, items[0], window, share, tables[0][0] * size - firsts[0] * size)
     width = max(map(len, tables))
     padded = [block for table in tables for block in table + [0] * (width - len(table))]
-    device, dtype = cache.keys[0].device, cache.keys[0].dtype
-    starts = torch.tensor([item.start for item in items], device=device)
-    offsets = torch.tensor([first * size for first in firsts], device=device)
-    queries = starts[:, None, None] + torch.arange(length, device=device)[None, :, None]
-    keys = offsets[:, None, None] + torch.arange(width * size, device=device)[None, None, :]
+    starts = torch.tensor([[item.start, first * size] for item, first in zip(items, firsts, strict=True)])
+    queries = starts[:, :1, None] + torch.arange(length)[None, :, None]
+    keys = starts[:, 1:, None] + torch.arange(width * size)[None, None, :]
+    mask = _mask(cache, queries, keys, window, share)
+    return View(mask, torch.tensor(padded, device=cache.device))
+
+
+def _straight_view(cache: KeyValueCache, item: Work, window: int | None, share: int, shift: int) -> View:
+    """The view of one sequence whose slots lie one after the other: position + `shift`."""
+    end = item.start + item.count
+    first = 0 if window is None else max(0, item.start - window + 1)
+    mask = None
+    if item.count > 1:
+        queries = torch.arange(item.start, end)[None, :, None]
+        mask = _mask(cache, queries, torch.arange(first, end)[None, None, :], window, share)
+    return View(mask, None, first + shift, end + shift)
+
+
+def _mask(cache: KeyValueCache, queries: Tensor, keys: Tensor, window: int | None, share: int) -> Tensor:
+    """(rows, 1, share * T, S), or (rows, 1, 1, S) for single tokens."""
     hidden = keys > queries
     if window is not None:
         hidden = hidden | (keys <= queries - window)
-    mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
-    return View(torch.tensor(padded, device=device), mask.repeat(1, share, 1)[:, None])
+    mask = torch.zeros(hidden.shape, dtype=cache.dtype).masked_fill_(hidden, float("-inf"))
+    if queries.shape[1] > 1:
+        mask = mask.repeat(1, share, 1)
+    return mask[:, None].to(cache.device)
+
+
+def _consecutive(blocks: list[int]) -> bool:
+    return blocks[-1] - blocks[0] == len(blocks) - 1 and all(
+        after == before + 1 for before, after in zip(blocks, blocks[1:], strict=False)
+    )

@@ -6,76 +6,54 @@
         ...
     await client.stop()
 
-When the worker dies it is started again. Requests that have told their caller nothing yet are sent again;
-those that have are ended with finish "error". A request that was being computed at two deaths in a row is taken for
-the cause and ended too.
+When the worker dies it is started again, with its adapters. Requests that have told their caller nothing yet are sent
+again; those that have are ended with finish "error". A request that was being computed at two deaths is taken for the
+cause: it is ended, and refused when it comes again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import socket
-import subprocess
-import sys
+import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
 from causerie.core import CauserieError, say
 from causerie.infer.config import EngineConfig
-from causerie.infer.protocol import (
-    PROTOCOL,
-    Event,
-    Finish,
-    Sampling,
-    decode_message,
-    encode_frame,
-    frame_length,
-    generate_message,
-    malformed,
-    read_event,
-)
+from causerie.infer.process import WorkerProcess, launch, told
+from causerie.infer.protocol import embed_message, encode_frame, generate_message, read_event
+from causerie.infer.request import Event, Finish, Pooling, Sampling
 
-WORKER: Final = ("-m", "causerie.infer.worker")
-"""What Python is started with."""
-START_SECONDS: Final = 300.0
-"""How long a worker may take to load its model."""
 STARTS_IN_A_ROW: Final = 3
 """Failed starts after which a client that lost its worker gives up."""
 DEATHS: Final = 2
 """Worker deaths while a request is being computed after which the request is taken for their cause."""
+POISON_SECONDS: Final = 600.0
+"""How long such a request is refused after that."""
+MAX_POISON: Final = 1000
+"""Requests under suspicion remembered, the latest."""
 
 
 @dataclass(eq=False)
 class _Request:
     message: dict[str, Any]
+    digest: bytes
     events: asyncio.Queue[Event | CauserieError] = field(default_factory=asyncio.Queue)
     admitted: bool = False
-    deaths: int = 0
     last: Event | None = None
     """The latest event that the caller was told."""
 
     def closing(self, finish: Finish) -> Event:
         """A last event that the worker cannot or need not send."""
         last = self.last or Event(self.message["id"], prompt_tokens=len(self.message["prompt_ids"]))
-        return replace(last, ids=[], logprobs=[], finish=finish)
-
-
-@dataclass(eq=False)
-class _Worker:
-    process: subprocess.Popen[bytes]
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def read(self) -> dict[str, Any]:
-        """The next message; EOFError when the worker is gone, CAU-3105 when it breaks the protocol."""
-        header = await self.reader.readexactly(4)
-        return decode_message(await self.reader.readexactly(frame_length(header)))
+        return replace(
+            last, ids=[], logprobs=[], top_logprobs=[], prompt_logprobs=None, prompt_top_logprobs=None, finish=finish
+        )
 
 
 class EngineClient:
@@ -91,11 +69,17 @@ class EngineClient:
         self.config = config or EngineConfig()
         self.info: dict[str, Any] = {}
         """What the worker told of its engine; empty before the first start. `stop_ids`, `max_seq_len`, `pid`, ..."""
+        self.stats: dict[str, int] = {}
+        """What the worker last told of its work, see `Engine.stats`; counts begin anew when it is started again."""
         self.restarts = 0
         """How often the worker was started again after it died."""
-        self._worker: _Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._requests: dict[str, _Request] = {}
+        self._calls: dict[str, tuple[dict[str, Any], asyncio.Future[Any]]] = {}
+        self._adapters: dict[str, Path] = {}
+        self._deaths: dict[bytes, tuple[int, float]] = {}
+        """By digest of a request: worker deaths while it was computed, and when the last one was."""
         self._failure: CauserieError | None = None
 
     async def start(self) -> None:
@@ -106,7 +90,7 @@ class EngineClient:
         """
         if self._keeper is None:
             self._failure = None
-            self._worker = await self._launch()
+            self._take(await launch(self.model, self.config))
             self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
@@ -118,7 +102,7 @@ class EngineClient:
             self._keeper = None
         worker, self._worker = self._worker, None
         if worker is not None:
-            await _discard(worker)
+            await worker.discard()
         self._end_all(_stopped())
 
     @property
@@ -127,7 +111,13 @@ class EngineClient:
         return self._keeper is not None and self._failure is None
 
     async def generate(
-        self, prompt_ids: list[int], sampling: Sampling, *, salt: str = "", request_id: str | None = None
+        self,
+        prompt_ids: list[int],
+        sampling: Sampling,
+        *,
+        salt: str = "",
+        request_id: str | None = None,
+        priority: int = 0,
     ) -> AsyncIterator[Event]:
         """Complete a prompt: yields an event per step, the last one with `finish`.
 
@@ -138,18 +128,99 @@ class EngineClient:
             sampling: see `Sampling`.
             salt: one per tenant; cached prefixes are shared only within a salt.
             request_id: a name for `cancel`; made up when None.
+            priority: requests of a higher one leave the queue first.
 
         Raises:
             CauserieError: CAU-3101 when the engine refuses the prompt, CAU-3104 when the id is in use, CAU-3107
-                when the client is stopped or gave up.
+                when the client is stopped or gave up, CAU-3109 when the same request ended the worker twice,
+                CAU-3110 for a grammar and CAU-3111 for an adapter that cannot be used.
         """
-        if self._failure is not None or self._keeper is None:
-            raise self._failure or _stopped()
         name = request_id or uuid.uuid4().hex
+        async for event in self._stream(generate_message(name, list(prompt_ids), sampling, salt, priority)):
+            yield event
+
+    async def embed(
+        self,
+        inputs: Sequence[Sequence[int]],
+        *,
+        pooling: Pooling = "mean",
+        adapter: str | None = None,
+        salt: str = "",
+    ) -> list[list[float]]:
+        """Embed texts given as token ids, all at once; vectors of length 1 in the order given.
+
+        Raises:
+            CauserieError: as `generate`.
+        """
+        names = [uuid.uuid4().hex for _ in inputs]
+        messages = [
+            embed_message(name, list(ids), pooling, adapter, salt) for name, ids in zip(names, inputs, strict=True)
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._embed(message)) for message in messages]
+        found = [task.result() for task in tasks]
+        for item in found:
+            if isinstance(item, CauserieError):
+                raise item
+        return [item for item in found if not isinstance(item, CauserieError)]
+
+    async def _embed(self, message: dict[str, Any]) -> list[float] | CauserieError:
+        last = None
+        try:
+            async for event in self._stream(message):
+                last = event
+        except CauserieError as error:
+            return error
+        if last is None or last.embedding is None:
+            return CauserieError("CAU-3107", "the engine's process ended while it embedded", fix="try again")
+        return last.embedding
+
+    async def cancel(self, request_id: str) -> None:
+        """Cancel a request by its name; its iterator ends with finish "cancelled". Unknown names are ignored."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            request.events.put_nowait(request.closing("cancelled"))
+            self._send_soon({"type": "cancel", "id": request_id})
+
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """Load a LoRA adapter that requests may name; loaded again whenever the worker is.
+
+        Raises:
+            CauserieError: CAU-3111 when the name is in use, CAU-3008 when the adapter does not fit, CAU-3107.
+        """
+        await self._call({"type": "load_adapter", "name": name, "folder": str(Path(folder).absolute())})
+        self._adapters[name] = Path(folder).absolute()
+        self.info["adapters"] = sorted(self._adapters)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; running requests keep it to their end.
+
+        Raises:
+            CauserieError: CAU-3111 when there is none of that name, CAU-3107.
+        """
+        await self._call({"type": "unload_adapter", "name": name})
+        self._adapters.pop(name, None)
+        self.info["adapters"] = sorted(self._adapters)
+
+    async def update_weights(self, folder: Path) -> None:
+        """Go on with the weights of another folder, of the same shape; see `Engine.update_weights`.
+
+        Raises:
+            CauserieError: CAU-3108 when the shape is another one, CAU-300x when they cannot be loaded, CAU-3107.
+        """
+        await self._call({"type": "update_weights", "folder": str(Path(folder).absolute())})
+        self.model = Path(folder)
+
+    async def _stream(self, message: dict[str, Any]) -> AsyncIterator[Event]:
+        self._check_running()
+        name = message["id"]
         if name in self._requests:
             raise CauserieError("CAU-3104", f"request {name!r} is already here", fix="give each request its own id")
-        request = _Request(generate_message(name, list(prompt_ids), sampling, salt))
-        frame = encode_frame(request.message)  # refuses what is too long before anything is noted
+        request = _Request(message, _digest(message))
+        if self._is_poison(request):
+            cause = "this very request ended the engine's process twice"
+            raise CauserieError("CAU-3109", cause, fix="change the request, and report it")
+        frame = encode_frame(message)  # refuses what is too long before anything is noted
         self._requests[name] = request
         try:
             await self._send(frame)
@@ -164,12 +235,21 @@ class EngineClient:
             if self._requests.pop(name, None) is not None:
                 self._send_soon({"type": "cancel", "id": name})
 
-    async def cancel(self, request_id: str) -> None:
-        """Cancel a request by its name; its iterator ends with finish "cancelled". Unknown names are ignored."""
-        request = self._requests.pop(request_id, None)
-        if request is not None:
-            request.events.put_nowait(request.closing("cancelled"))
-            self._send_soon({"type": "cancel", "id": request_id})
+    async def _call(self, message: dict[str, Any]) -> Any:
+        """Send a message that is answered by one reply; a call that the worker does not survive is not repeated."""
+        self._check_running()
+        name = uuid.uuid4().hex
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._calls[name] = (message, answer)
+        try:
+            await self._send(encode_frame({**message, "id": name}))
+            return await answer
+        finally:
+            self._calls.pop(name, None)
+
+    def _check_running(self) -> None:
+        if self._failure is not None or self._keeper is None:
+            raise self._failure or _stopped()
 
     async def _send(self, frame: bytes) -> None:
         if self._worker is not None:
@@ -181,35 +261,9 @@ class EngineClient:
         if self._worker is not None and not self._worker.writer.is_closing():
             self._worker.writer.write(encode_frame(message))
 
-    async def _launch(self) -> _Worker:
-        """Start a worker and read its first message."""
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, *WORKER, "--model", str(self.model.absolute())]
-        command += ["--fd", str(theirs.fileno()), "--config", json.dumps(asdict(self.config))]
-        with theirs:
-            process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                # Threads that wait must sleep: spinning ones slow the whole machine, and tenfold when it is busy.
-                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-            )
-        worker = _Worker(process, *await asyncio.open_connection(sock=ours))
-        try:
-            message = await asyncio.wait_for(worker.read(), START_SECONDS)
-            if message["type"] == "fatal":
-                raise _told(message.get("error"))
-            if message["type"] != "info" or message.get("protocol") != PROTOCOL:
-                raise malformed("the worker's first message is not an info of our version")
-        except (EOFError, OSError, TimeoutError) as error:
-            await _discard(worker)
-            raise _no_start(self.model, process) from error
-        except BaseException:
-            await _discard(worker)
-            raise
-        self.info = dict(message["info"])
-        return worker
+    def _take(self, worker: WorkerProcess) -> None:
+        self._worker = worker
+        self.info = {**worker.info, "adapters": sorted(self._adapters)}
 
     async def _keep(self) -> None:
         """Read the worker's messages; when it dies, start it again and send what is due."""
@@ -221,17 +275,23 @@ class EngineClient:
             except Exception as error:  # whatever was wrong with the worker or its messages, a new one is the answer
                 say(f"the engine's process ended ({type(error).__name__}: {error}); starting it again")
             self._worker = None
-            await _discard(worker)
             self._after_death()
-            self._worker = await self._relaunch()
+            _, worker_again = await asyncio.gather(worker.discard(), self._relaunch())
+            if worker_again is None:
+                return
+            self._take(worker_again)
+            for name, folder in self._adapters.items():
+                await self._send(
+                    encode_frame({"type": "load_adapter", "id": "", "name": name, "folder": str(folder)})
+                )
             for request in list(self._requests.values()):
                 await self._send(encode_frame(request.message))
 
-    async def _relaunch(self) -> _Worker | None:
+    async def _relaunch(self) -> WorkerProcess | None:
         for attempt in range(STARTS_IN_A_ROW):
             await asyncio.sleep(0.5 * attempt)
             try:
-                worker = await self._launch()
+                worker = await launch(self.model, self.config)
             except CauserieError as error:
                 cause = f"the engine's process could not be started again: {error.cause}"
                 failure = CauserieError("CAU-3107", cause, where=str(self.model), fix="see the log on stderr")
@@ -247,16 +307,28 @@ class EngineClient:
         if kind == "events":
             for value in message.get("events", ()):
                 self._deliver(read_event(value))
+            if "stats" in message:
+                self.stats = {str(name): int(value) for name, value in dict(message["stats"]).items()}
         elif kind == "admitted":
             for name in message.get("ids", ()):
                 if name in self._requests:
                     self._requests[name].admitted = True
-        elif kind == "refused":
-            request = self._requests.pop(str(message.get("id")), None)
-            if request is not None:
-                request.events.put_nowait(_told(message.get("error")))
+        elif kind in ("reply", "refused"):
+            self._answer(str(message.get("id")), message)
         elif kind == "fatal":
-            raise _told(message.get("error"))
+            raise told(message.get("error"))
+
+    def _answer(self, name: str, message: Mapping[str, Any]) -> None:
+        error = told(message.get("error")) if message["type"] == "refused" else None
+        if name in self._calls:
+            _, answer = self._calls[name]
+            if error is None:
+                answer.set_result(message.get("value"))
+            else:
+                answer.set_exception(error)
+        request = self._requests.pop(name, None)
+        if request is not None and error is not None:
+            request.events.put_nowait(error)
 
     def _deliver(self, event: Event) -> None:
         request = self._requests.get(event.request_id)
@@ -265,47 +337,40 @@ class EngineClient:
             request.events.put_nowait(event)
             if event.finish:
                 del self._requests[event.request_id]
+                self._deaths.pop(request.digest, None)
+
+    def _is_poison(self, request: _Request) -> bool:
+        count, when = self._deaths.get(request.digest, (0, 0.0))
+        return count >= DEATHS and time.monotonic() - when < POISON_SECONDS
 
     def _after_death(self) -> None:
         for name, request in list(self._requests.items()):
-            request.deaths += request.admitted
-            if request.last is not None or request.deaths >= DEATHS:
+            if request.admitted:
+                count, _ = self._deaths.pop(request.digest, (0, 0.0))
+                self._deaths[request.digest] = count + 1, time.monotonic()
+            if request.last is not None or self._is_poison(request):
                 del self._requests[name]
                 request.events.put_nowait(request.closing("error"))
             request.admitted = False
+        for digest in list(self._deaths)[:-MAX_POISON]:
+            del self._deaths[digest]
+        for _, answer in self._calls.values():
+            answer.set_exception(CauserieError("CAU-3107", "the engine's process ended meanwhile", fix="try again"))
+        self._calls.clear()
 
     def _end_all(self, error: CauserieError) -> None:
         for request in self._requests.values():
             request.events.put_nowait(error)
         self._requests.clear()
+        for _, answer in self._calls.values():
+            answer.set_exception(error)
+        self._calls.clear()
 
 
-async def _discard(worker: _Worker) -> None:
-    """Let go of a worker: close its socket, which ends it, and kill it when it does not end."""
-    worker.writer.close()
-    with suppress(OSError):
-        await worker.writer.wait_closed()
-    for _ in range(100):
-        if worker.process.poll() is not None:
-            return
-        await asyncio.sleep(0.02)
-    worker.process.kill()
-    await asyncio.to_thread(worker.process.wait)
+def _digest(message: Mapping[str, Any]) -> bytes:
+    """What stands for a request whatever its name: 16 bytes of its prompt and settings."""
+    return blake2b(encode_frame({**message, "id": ""}), digest_size=16).digest()
 
 
 def _stopped() -> CauserieError:
     return CauserieError("CAU-3107", "the engine is stopped", fix="start it before asking")
-
-
-def _no_start(model: Path, process: subprocess.Popen[bytes]) -> CauserieError:
-    status = process.poll()
-    how = "took too long to load" if status is None else f"ended with status {status} before its model was loaded"
-    return CauserieError("CAU-3106", f"the engine's process {how}", where=str(model), fix="see the log on stderr")
-
-
-def _told(value: Any) -> CauserieError:
-    """The error in a worker's message."""
-    if not isinstance(value, dict):
-        return malformed("an error that is not an object")
-    parts = {name: str(value.get(name, "")) for name in ("code", "cause", "where", "fix")}
-    return CauserieError(parts["code"], parts["cause"], where=parts["where"], fix=parts["fix"])

@@ -12,25 +12,29 @@ turns the result into events.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from causerie.core import CauserieError, read_json
+from causerie.core import CauserieError
+from causerie.infer.adapters import Lanes
 from causerie.infer.attend import KeyValueCache, plan_attend
 from causerie.infer.blocks import BlockPool
 from causerie.infer.config import EngineConfig
-from causerie.infer.int8 import quantize_model
-from causerie.infer.protocol import Event, Finish, Sampling
+from causerie.infer.grammar import Grammars
+from causerie.infer.int8 import Int8Linear, check_int8
+from causerie.infer.lean import make_lean
+from causerie.infer.loading import count_blocks, folder_stop_ids, from_state, load_for
+from causerie.infer.prompts import read_prompts
+from causerie.infer.request import Event, Finish, Pooling, Sampling
 from causerie.infer.sampler import Choice, Row, sample
 from causerie.infer.scheduler import Batch, Scheduler, Sequence, Work
-from causerie.model import ModelShape, Transformer, base_folder, load_model
-
-SMALL_MODEL = 50_000_000
-"""Parameters up to which float32 is the automatic type: such a model is bound by operators, not by memory."""
+from causerie.model import ModelShape, Transformer, base_folder, lora_parameters, merge_lora
+from causerie.text import load_tokenizer
 
 
 class Engine:
@@ -38,8 +42,9 @@ class Engine:
 
     Args:
         model: a model or adapter folder, or a model in memory (shared, not copied: after training it, call
-            `forget_prefixes`).
+            `forget_prefixes`; it takes no adapters by request and no quantization).
         config: see `EngineConfig`.
+        tokenizer: folder of the tokenizer that grammars speak of; a model folder's own by default.
         on_admit: called within each step, before the computing, with the ids of requests that left the queue.
 
     Raises:
@@ -51,28 +56,33 @@ class Engine:
         model: Path | Transformer,
         config: EngineConfig | None = None,
         *,
+        tokenizer: Path | None = None,
         on_admit: Callable[[list[str]], None] | None = None,
     ) -> None:
         self.config = config = config or EngineConfig()
         self.stop_ids: tuple[int, ...] = ()
+        self.lanes = Lanes()
+        self._shared = isinstance(model, Transformer)
         if isinstance(model, Transformer):
             if config.quantize:
-                raise CauserieError(
-                    "CAU-3108", "a model in memory is not quantized", where="quantize", fix="give a folder"
-                )
+                raise _in_memory("a model in memory is not quantized", "quantize")
         else:
             folder = Path(model)
             self.stop_ids = folder_stop_ids(folder)
-            model = load_model(folder, dtype=_dtype(config, folder), device=config.device)
-        self.model = model.eval()
-        self._head: Callable[[Tensor], Tensor] = model.logits
-        if config.quantize:
-            self._head = quantize_model(model, layers=config.quantize == "int8")
+            tokenizer = tokenizer or _tokenizer_folder(folder)
+            model = load_for(folder, config)
         self.shape: ModelShape = model.shape
-        self.max_seq_len = min(config.max_seq_len or self.shape.max_seq_len, self.shape.max_seq_len)
+        if not getattr(self.shape.row, "causal", True):
+            raise CauserieError("CAU-3108", f"{self.shape.family} is an encoder: it generates nothing", where="model")
         weight = model.embed_tokens.weight
         self.device, self.dtype = weight.device, weight.dtype
-        self.n_blocks = _n_blocks(config, self.shape, self.dtype, self.max_seq_len)
+        self.model: Transformer
+        self._head: Callable[[Tensor], Tensor]
+        self._install(model)
+        self.max_seq_len = min(config.max_seq_len or self.shape.max_seq_len, self.shape.max_seq_len)
+        self.n_blocks = count_blocks(config, self.shape, self.dtype, self.max_seq_len)
+        self.room = min(self.max_seq_len, self.n_blocks * config.block_size)
+        """Tokens of one sequence, at most."""
         self.pool = BlockPool(self.n_blocks)
         self.scheduler = Scheduler(
             self.pool,
@@ -84,12 +94,13 @@ class Engine:
         shape = self.shape
         size = (shape.n_layer, self.n_blocks, config.block_size, shape.n_kv_head, shape.head_dim)
         self.cache = KeyValueCache(*size, self.dtype, self.device)
+        self.grammars = Grammars(None if tokenizer is None else lambda: load_tokenizer(tokenizer), shape.vocab_size)
         self._windows = tuple(shape.window(layer) or None for layer in range(shape.n_layer))
         self._on_admit = on_admit
         self._sequences: dict[str, Sequence] = {}
         self._ended: list[Event] = []
-        self._stops: dict[str, frozenset[int]] = {}
-        self.stats: dict[str, int] = {"steps": 0, "prefill_tokens": 0, "decode_tokens": 0, "cached_tokens": 0}
+        names = ("steps", "prefill_tokens", "decode_tokens", "cached_tokens", "embedded_tokens")
+        self._counts = dict.fromkeys(names, 0)
 
     @property
     def has_work(self) -> bool:
@@ -102,6 +113,7 @@ class Engine:
         return {
             "family": self.shape.family,
             "n_params": self.shape.n_params,
+            "n_embd": self.shape.n_embd,
             "vocab_size": self.shape.vocab_size,
             "max_seq_len": self.max_seq_len,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -110,9 +122,26 @@ class Engine:
             "n_blocks": self.n_blocks,
             "max_running": self.config.max_running,
             "stop_ids": list(self.stop_ids),
+            "adapters": sorted(self.lanes.adapters),
+            "grammars": list(self.grammars.kinds),
         }
 
-    def add(self, request_id: str, prompt_ids: list[int], sampling: Sampling, *, salt: str = "") -> None:
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counts since the start, and how full the engine is now."""
+        scheduler = self.scheduler
+        return {
+            **self._counts,
+            "running": len(scheduler.running),
+            "waiting": len(scheduler.waiting),
+            "n_blocks": self.n_blocks,
+            "free_blocks": self.pool.n_free,
+            "preemptions": scheduler.preemptions,
+        }
+
+    def add(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, *, salt: str = "", priority: int = 0
+    ) -> None:
         """Queue a request.
 
         Args:
@@ -120,26 +149,57 @@ class Engine:
             prompt_ids: the whole prompt; at least one id.
             sampling: `max_tokens` is cut to what the model's length leaves.
             salt: prompts share cached blocks only with prompts of the same salt; give one per tenant.
+            priority: requests of a higher one leave the queue first.
 
         Raises:
-            CauserieError: CAU-3101 for a prompt that cannot be served, CAU-3104 for an id in use.
+            CauserieError: CAU-3101 for a prompt that cannot be served, CAU-3104 for an id in use, CAU-3110 for a
+                grammar that cannot be used, CAU-3111 for an unknown adapter.
         """
-        if request_id in self._sequences:
-            raise CauserieError(
-                "CAU-3104", f"request {request_id!r} is already here", fix="give each request its own id"
-            )
-        self._check_prompt(prompt_ids)
+        self._check_prompt(request_id, prompt_ids, self.room)
         seed = int.from_bytes(os.urandom(8), "little") if sampling.seed is None else sampling.seed
-        sequence = Sequence(request_id, list(prompt_ids), len(prompt_ids), sampling, seed, salt)
-        self._sequences[request_id] = sequence
-        self._stops[request_id] = frozenset(sampling.stop_ids)
+        sequence = Sequence(request_id, list(prompt_ids), len(prompt_ids), sampling, seed, salt, priority=priority)
+        sequence.adapter = self.lanes.find(sampling.adapter)
+        sequence.stops = frozenset(sampling.stop_ids)
+        if sampling.grammar is not None:
+            sequence.matcher = self.grammars.start(sampling.grammar)
+            sequence.stops |= {self.grammars.eos_id}
+        self._queue(sequence)
+
+    def add_embedding(
+        self,
+        request_id: str,
+        ids: list[int],
+        pooling: Pooling = "mean",
+        *,
+        adapter: str | None = None,
+        salt: str = "",
+        priority: int = 0,
+    ) -> None:
+        """Queue a text to be embedded: its only event carries the vector.
+
+        Args:
+            request_id, salt, priority: as in `add`.
+            ids: the whole text.
+            pooling: the mean of the hidden states after the final norm, or the last one; then normed to length 1.
+            adapter: as in `Sampling`.
+
+        Raises:
+            CauserieError: CAU-3101, CAU-3104, CAU-3111 as in `add`.
+        """
+        self._check_prompt(request_id, ids, self.room + 1)
+        sequence = Sequence(request_id, list(ids), len(ids), Sampling(), 0, salt, priority=priority, pooling=pooling)
+        sequence.adapter = self.lanes.find(adapter)
+        self._queue(sequence)
+
+    def _queue(self, sequence: Sequence) -> None:
+        self._sequences[sequence.request_id] = sequence
         self.scheduler.add(sequence)
 
     def cancel(self, request_id: str) -> None:
         """End a request: its blocks are free at once, the next step tells its last event. Unknown ids are ignored."""
         sequence = self._sequences.get(request_id)
         if sequence is not None:
-            self._ended.append(self._finish(sequence, [], [], "cancelled"))
+            self._ended.append(self._finish(sequence, "cancelled"))
 
     def step(self) -> list[Event]:
         """Advance every running request and say what came of it."""
@@ -158,6 +218,7 @@ class Engine:
     def run(self, batch: Batch) -> Choice:
         """Second call of a step: compute all planned tokens in one pass, and sample where a sequence's next is due."""
         work = batch.ordered()
+        self.lanes.plan([(item.sequence.adapter, item.count) for item in work])
         attend = plan_attend(
             self.cache, work, self._windows, share=self.shape.n_head // self.shape.n_kv_head, scale=self.shape.scale
         )
@@ -165,30 +226,35 @@ class Engine:
         positions = [place for item in work for place in range(item.start, item.start + item.count)]
         tensors = torch.tensor([ids, positions], device=self.device)
         hidden = self.model(tensors[:1], positions=tensors[1:], attend=attend)[0]
-        rows, last = [], -1
+        read_prompts(work, hidden, self._head)
+        due, last = [], -1
         for item in work:
             last += item.count
-            if item.samples:
-                rows.append(last)
-        if not rows:
+            if item.samples and _generates(item.sequence):
+                due.append((last, item.sequence))
+        if not due:
             return Choice([], [])
-        if len(rows) < len(ids):
-            hidden = hidden[rows]
-        return sample(self._head(hidden).float(), [_row(item) for item in work if item.samples])
+        if len(due) < len(ids):
+            hidden = hidden[[row for row, _ in due]]
+        return sample(self._head(hidden).float(), [self._row(sequence) for _, sequence in due])
 
     def postprocess(self, batch: Batch, choice: Choice) -> list[Event]:
         """Third call of a step: note what is computed, append what was sampled, finish what is finished."""
         events, self._ended = self._ended, []
-        self.stats["steps"] += 1
+        counts = self._counts
+        counts["steps"] += 1
         place = 0
         for item in batch.ordered():
             sequence, samples = item.sequence, item.samples
             sequence.n_computed += item.count
-            self.stats["prefill_tokens" if item.start < sequence.n_prompt else "decode_tokens"] += item.count
+            kind = "embedded" if sequence.pooling else "prefill" if item.start < sequence.n_prompt else "decode"
+            counts[f"{kind}_tokens"] += item.count
             if sequence.request_id in batch.admitted:
-                self.stats["cached_tokens"] += item.start
-            if samples:
-                events.append(self._append(sequence, choice.ids[place], choice.log_probs[place]))
+                counts["cached_tokens"] += item.start
+            if samples and not _generates(sequence):
+                events.append(self._finish(sequence, "stop" if sequence.pooling else "length"))
+            elif samples:
+                events.append(self._append(sequence, choice, place))
                 place += 1
         return events
 
@@ -196,81 +262,163 @@ class Engine:
         """Forget all reusable prefixes; needed after the model's weights were changed in place."""
         self.pool.forget_all()
 
-    def _check_prompt(self, ids: list[int]) -> None:
-        room = min(self.max_seq_len, self.n_blocks * self.config.block_size)
+    def update_weights(self, source: Path | Transformer | Mapping[str, Tensor]) -> None:
+        """Go on with new weights of the same shape, e.g. between the rollouts of reinforcement learning.
+
+        Running requests keep their tokens and are computed anew from them; all prefixes are forgotten.
+
+        Args:
+            source: a folder, a model (an adapter in it is merged in a copy; the model itself stays as it is), or a
+                state dict.
+
+        Raises:
+            CauserieError: CAU-3108 when the shape is another one; the engine then goes on with the old weights.
+        """
+        if isinstance(source, Path):
+            source = load_for(source, self.config)
+        if isinstance(source, Transformer):
+            if source.shape != self.shape:
+                raise CauserieError("CAU-3108", "the new weights are of another model", where="weights")
+            if lora_parameters(source):
+                source = deepcopy(source)
+                merge_lora(source)
+            if self._shared:
+                self._install(source)
+                source = {}
+            else:
+                source = source.state_dict()
+        if source:
+            self._shared = False
+            self._install(from_state(self.shape, source, self.dtype, self.device))
+        self.scheduler.preempt_all()
+        self.forget_prefixes()
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load a LoRA adapter that requests may name; kept in the type of the computing between products.
+
+        Raises:
+            CauserieError: CAU-3111 when the name is in use, CAU-3008 when the adapter does not fit, CAU-3108 for an
+                engine with a model in memory.
+        """
+        if self._shared:
+            raise _in_memory("a model in memory takes no adapters", "adapter")
+        dtype = torch.float32 if self.config.quantize == "int8" else self.dtype
+        self.lanes.load(name, Path(folder), self.shape, dtype, self.device)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; running requests keep it to their end.
+
+        Raises:
+            CauserieError: CAU-3111 when there is none of that name.
+        """
+        self.lanes.unload(name)
+
+    def _install(self, model: Transformer) -> None:
+        """Take a model: as it is when it is shared, lean when it is the engine's own."""
+        self.model = model.eval()
+        self._head = model.logits
+        if self._shared:
+            return
+        if self.config.quantize:
+            check_int8(self.device)
+            self._head = Int8Linear(model.head_weight, getattr(model, "head_bias", None))
+        make_lean(model, self.lanes, int8=self.config.quantize == "int8")
+        if self.config.quantize:
+            model.lm_head = None  # the head is asked instead
+
+    def _check_prompt(self, request_id: str, ids: list[int], room: int) -> None:
+        if request_id in self._sequences:
+            cause = f"request {request_id!r} is already here"
+            raise CauserieError("CAU-3104", cause, fix="give each request its own id")
         fix = f"give 1 to {room - 1} token ids below {self.shape.vocab_size}"
         if not ids:
             raise CauserieError("CAU-3101", "the prompt is empty", fix=fix)
         if len(ids) >= room:
-            raise CauserieError("CAU-3101", f"the prompt has {len(ids)} tokens; {room} is the model's length", fix=fix)
+            cause = f"the prompt has {len(ids)} tokens; {self.room} is the model's length"
+            raise CauserieError("CAU-3101", cause, fix=fix)
         if min(ids) < 0 or max(ids) >= self.shape.vocab_size:
             raise CauserieError("CAU-3101", "the prompt holds an id outside the vocabulary", fix=fix)
 
-    def _append(self, sequence: Sequence, token: int, log_prob: float | None) -> Event:
-        sequence.tokens.append(token)
+    def _row(self, sequence: Sequence) -> Row:
         sampling = sequence.sampling
+        allowed: Tensor | None = None
+        barred: tuple[int, ...] = ()
+        if sequence.matcher is not None:
+            allowed = _allowed(sequence, self.shape.vocab_size, self.device)
+        elif sequence.n_completion < sampling.min_tokens:
+            barred = tuple(sampling.stop_ids)
+        return Row(sampling, sequence.seed, len(sequence.tokens), sequence.counts, sequence.tokens, allowed, barred)
+
+    def _append(self, sequence: Sequence, choice: Choice, place: int) -> Event:
+        token, log_prob = choice.ids[place], choice.log_probs[place]
+        sampling, matcher = sequence.sampling, sequence.matcher
+        sequence.tokens.append(token)
         if sampling.frequency_penalty or sampling.presence_penalty:
             sequence.counts[token] += 1
-        log_probs = [] if log_prob is None else [log_prob]
-        room = min(self.max_seq_len, self.n_blocks * self.config.block_size)
-        if token in self._stops[sequence.request_id]:
-            return self._finish(sequence, [token], log_probs, "stop")
-        if sequence.n_completion >= sampling.max_tokens or len(sequence.tokens) >= room:
-            return self._finish(sequence, [token], log_probs, "length")
-        return _event(sequence, [token], log_probs, None)
+        told: dict[str, Any] = {"ids": [token], "logprobs": [] if log_prob is None else [log_prob]}
+        if sampling.top_logprobs and log_prob is not None:
+            told["top_logprobs"] = [choice.top[place]]
+        if token in sequence.stops:
+            return self._finish(sequence, "stop", **told)
+        if matcher is not None:
+            if not matcher.accept(token):
+                return self._finish(sequence, "error", **told)
+            if matcher.done:
+                return self._finish(sequence, "stop", **told)
+        if sequence.n_completion >= sampling.max_tokens or len(sequence.tokens) >= self.room:
+            return self._finish(sequence, "length", **told)
+        return _event(sequence, None, **told)
 
-    def _finish(self, sequence: Sequence, ids: list[int], log_probs: list[float], finish: Finish) -> Event:
+    def _finish(self, sequence: Sequence, finish: Finish, **told: Any) -> Event:
         self.scheduler.remove(sequence)
-        del self._sequences[sequence.request_id], self._stops[sequence.request_id]
-        return _event(sequence, ids, log_probs, finish)
+        del self._sequences[sequence.request_id]
+        if sequence.pooling and finish == "stop":
+            assert sequence.pooled is not None
+            told["embedding"] = torch.nn.functional.normalize(sequence.pooled, dim=0).tolist()
+        return _event(sequence, finish, **told)
 
 
-def _event(sequence: Sequence, ids: list[int], log_probs: list[float], finish: Finish | None) -> Event:
-    cached = max(sequence.cached_tokens, 0)
-    return Event(sequence.request_id, ids, log_probs, finish, sequence.n_prompt, sequence.n_completion, cached)
+def _generates(sequence: Sequence) -> bool:
+    return sequence.pooling is None and sequence.sampling.max_tokens > 0
 
 
-def _row(work: Work) -> Row:
-    sequence = work.sequence
-    return Row(sequence.sampling, sequence.seed, len(sequence.tokens), sequence.counts)
+def _event(sequence: Sequence, finish: Finish | None, **told: Any) -> Event:
+    if sequence.sampling.prompt_logprobs and sequence.n_completion <= 1 and finish != "cancelled":
+        told["prompt_logprobs"] = sequence.prompt_logprobs
+        if sequence.sampling.top_logprobs:
+            told["prompt_top_logprobs"] = sequence.prompt_top
+    return Event(
+        sequence.request_id,
+        finish=finish,
+        prompt_tokens=sequence.n_prompt,
+        completion_tokens=sequence.n_completion,
+        cached_tokens=max(sequence.cached_tokens, 0),
+        **told,
+    )
 
 
-def folder_stop_ids(folder: Path) -> tuple[int, ...]:
-    """Ids that end a completion according to a model folder's `generation_config.json`; empty when it says none."""
+def _allowed(sequence: Sequence, vocab_size: int, device: torch.device) -> Tensor | None:
+    """(V,) bool of what the grammar allows now, with the request's stop ids where the completion may end.
+
+    When the grammar became too complex on the way everything is forbidden but an end: `accept` then says so.
+    """
+    matcher = sequence.matcher
+    assert matcher is not None
+    allowed = torch.from_numpy(matcher.mask().view("uint8")).to(device)
+    bits = torch.arange(8, dtype=torch.uint8, device=device)
+    allowed = ((allowed[:, None] >> bits) & 1).bool().flatten()[:vocab_size]
+    stops = [token for token in sequence.stops if 0 <= token < vocab_size]
+    if stops:
+        allowed[stops] = matcher.may_stop
+    return allowed if bool(allowed.any()) else None
+
+
+def _tokenizer_folder(folder: Path) -> Path | None:
     for place in (folder, *([base_folder(folder)] if (folder / "adapter_config.json").is_file() else [])):
-        if (place / "generation_config.json").is_file():
-            value = read_json(place / "generation_config.json").get("eos_token_id")
-            return tuple(value) if isinstance(value, list) else () if value is None else (int(value),)
-    return ()
+        if (place / "tokenizer.json").is_file():
+            return place
+    return None
 
 
-def _dtype(config: EngineConfig, folder: Path) -> torch.dtype:
-    if config.dtype != "auto":
-        return torch.float32 if config.dtype == "float32" else torch.bfloat16
-    from causerie.model import shape_from_hf
-
-    place = base_folder(folder) if (folder / "adapter_config.json").is_file() else folder
-    if not (place / "config.json").is_file():
-        return torch.float32  # load_model says what is missing
-    large = shape_from_hf(read_json(place / "config.json")).n_params > SMALL_MODEL
-    return torch.bfloat16 if large and _bfloat16_is_fast(config.device) else torch.float32
-
-
-def _bfloat16_is_fast(device: str) -> bool:
-    if not device.startswith("cpu"):
-        return True
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _n_blocks(config: EngineConfig, shape: ModelShape, dtype: torch.dtype, max_seq_len: int) -> int:
-    block_bytes = shape.kv_bytes_per_token(dtype.itemsize) * config.block_size
-    useful = config.max_running * -(-max_seq_len // config.block_size)
-    count = config.n_blocks or min(config.cache_mb * 2**20 // block_bytes, useful)
-    if count < 1:
-        raise CauserieError(
-            "CAU-3103",
-            f"a block of {config.block_size} tokens takes {block_bytes / 2**20:.1f} MiB, cache_mb is {config.cache_mb}",
-            where="cache_mb",
-            fix="give the cache more memory",
-        )
-    return count
+def _in_memory(cause: str, where: str) -> CauserieError:
+    return CauserieError("CAU-3108", cause, where=where, fix="give a folder")

@@ -13,5 +13,8 @@ ERRORS: Final = {
     "CAU-3106": "The engine's process could not be started.",
     "CAU-3107": "The engine is stopped, or its process failed again and again.",
     "CAU-3108": "An engine setting is out of its range or not possible on this machine.",
+    "CAU-3109": "A request is refused because it ended the engine's process twice.",
+    "CAU-3110": "A grammar for structured output cannot be used.",
+    "CAU-3111": "No adapter of this name is loaded, or the name is in use.",
 }
 """Codes raised by this room and what each means."""

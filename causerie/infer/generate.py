@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from causerie.infer.engine import Engine
-from causerie.infer.protocol import Completion, Event, Sampling
+from causerie.infer.request import Completion, Event, Sampling, join_events
 
 
 def generate_batch(
@@ -54,19 +54,8 @@ def _collect(engine: Engine, names: list[str], on_finish: Callable[[int, Complet
                 continue
             parts[event.request_id].append(event)
             if event.finish:
-                completion = _joined(parts[event.request_id])
+                completion = join_events(parts[event.request_id])
                 done[event.request_id] = completion
                 if on_finish:
                     on_finish(places[event.request_id], completion)
     return [done[name] for name in names]
-
-
-def _joined(events: list[Event]) -> Completion:
-    last = events[-1]
-    assert last.finish is not None
-    return Completion(
-        ids=[token for event in events for token in event.ids],
-        logprobs=[value for event in events for value in event.logprobs],
-        finish=last.finish,
-        prompt_tokens=last.prompt_tokens,
-    )

@@ -7,13 +7,17 @@ result does not depend on its neighbours in the batch, as it would with one scal
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 
 from causerie.core import CauserieError
-from causerie.model import Transformer
+
+SLAB: Final = 32_768
+"""Outputs computed at once: a vocabulary's worth of them does not fit the processor's cache."""
+_PLAIN: Final[tuple[Any, ...]] = (None, 1.0, 0, torch.float32, "none", [], "")
+"""No bias, output in float32, nothing fused behind the product."""
 
 
 class Int8Linear(nn.Module):
@@ -26,55 +30,51 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        wide = weight.detach().float()
-        scales = (wide.abs().amax(dim=1) / 127).clamp_min_(1e-12)
-        rounded = (wide / scales[:, None]).round_().to(torch.int8)
-        self._packed = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self._scales = scales
-        self._zeros = torch.zeros(len(scales), dtype=torch.int32)
+        slabs = weight.detach().split(SLAB)
+        self.out_features = len(weight)
+        self._slabs = [_pack(slab.float()) for slab in slabs]
+        self._centre = torch.tensor(128.5)
         self._bias = None if bias is None else bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., K) → (..., N) in x's type."""
+        """(..., K) → (..., N) float32."""
         rows = x.reshape(-1, x.shape[-1]).float()
-        peaks = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12).div_(127)
+        peaks = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
         # Unsigned, centred on 128: the signed form has no fast kernel (measured a thousand times slower).
-        levels = (rows / peaks).add_(128.5).to(torch.uint8)
-        weights = (self._packed, self._scales, self._zeros)
-        plain: tuple[Any, ...] = (
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )  # no bias, output in float32, nothing fused behind
-        product = torch.ops.onednn.qlinear_pointwise(levels, 1.0, 128, *weights, *plain)
-        out = product.mul_(peaks)
+        levels = torch.addcmul(self._centre, rows, peaks.reciprocal(), value=127).to(torch.uint8)
+        if len(self._slabs) == 1:
+            out = _product(levels, self._slabs[0]).mul_(peaks)
+        else:
+            out = torch.empty(len(rows), self.out_features)
+            for slab, place in zip(self._slabs, out.split(SLAB, dim=1), strict=True):
+                torch.mul(_product(levels, slab), peaks, out=place)
         if self._bias is not None:
             out.add_(self._bias)
-        return out.view(*x.shape[:-1], -1).to(x.dtype)
+        return out.view(*x.shape[:-1], -1)
 
 
-def quantize_model(model: Transformer, *, layers: bool) -> Int8Linear:
-    """The output projection of a model in 8 bits; with `layers`, all its linear layers are replaced in place too.
+def _pack(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (N, K) float32 in oneDNN's order as int8, their scales (N,) and zero points (N,)."""
+    scales = (weight.abs().amax(dim=1) / 127).clamp_min_(1e-12)
+    rounded = (weight / scales[:, None]).round_().to(torch.int8)
+    # the activations' part of the scale is their peak over 127
+    return torch.ops.onednn.qlinear_prepack(rounded, None), scales / 127, torch.zeros(len(scales), dtype=torch.int32)
+
+
+def _product(levels: Tensor, packed: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    return cast(Tensor, torch.ops.onednn.qlinear_pointwise(levels, 1.0, 128, *packed, *_PLAIN))
+
+
+def check_int8(device: torch.device) -> None:
+    """Refuse where 8-bit products would be slow or missing.
 
     Raises:
-        CauserieError: CAU-3108 where the processor or this build of torch has no fast 8-bit products.
+        CauserieError: CAU-3108.
     """
-    if model.embed_tokens.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         raise _not_here("there are no 8-bit kernels for this device")
     if not torch.cpu._is_vnni_supported():
         raise _not_here("this processor has no VNNI instructions")
-    head = Int8Linear(model.head_weight)
-    for module in list(model.layers.modules()) if layers else []:
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child.weight, child.bias))
-    if not model.shape.tie_embeddings:
-        model.lm_head = None  # the engine asks the returned projection instead
-    return head
 
 
 def _not_here(cause: str) -> CauserieError:

@@ -11,9 +11,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from causerie.infer.blocks import BlockPool, chain_digest, root_digest
-from causerie.infer.protocol import Sampling
+from causerie.infer.request import Alternative, Pooling, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from causerie.infer.adapters import Adapter
+    from causerie.infer.grammar import Matcher
 
 
 @dataclass(eq=False)
@@ -34,6 +41,19 @@ class Sequence:
     """Prompt tokens found in the cache at the first admission; -1 before."""
     counts: Counter[int] = field(default_factory=Counter)
     """How often each token stands in the completion; kept only where a penalty needs it."""
+    stops: frozenset[int] = frozenset()
+    """Ids that end the completion."""
+    priority: int = 0
+    """Higher ones leave the queue first."""
+    adapter: Adapter | None = None
+    matcher: Matcher | None = None
+    """Where the completion stands in its grammar."""
+    pooling: Pooling | None = None
+    """The prompt is to be embedded, nothing is generated."""
+    pooled: Tensor | None = None
+    """Sum of the hidden states so far, or the last one: (D,) float32."""
+    prompt_logprobs: list[float | None] = field(default_factory=list)
+    prompt_top: list[list[Alternative]] = field(default_factory=list)
 
     @property
     def n_pending(self) -> int:
@@ -41,15 +61,25 @@ class Sequence:
         return len(self.tokens) - self.n_computed
 
     @property
+    def needs_whole(self) -> bool:
+        """Whether the whole prompt must be computed, cached or not, because its hidden states are asked for."""
+        return self.pooling is not None or (self.sampling.prompt_logprobs and self.n_completion == 0)
+
+    @property
     def n_completion(self) -> int:
         """Tokens of the completion so far."""
         return len(self.tokens) - self.n_prompt
+
+    @property
+    def root(self) -> str:
+        """What its cached blocks depend on besides the tokens: the tenant and the adapter."""
+        return self.salt if self.adapter is None else f"{self.salt}\0{self.adapter.uid}"
 
     def block_digests(self, count: int, block_size: int) -> list[bytes]:
         """Digests of the first `count` full blocks."""
         while len(self.digests) < count:
             start = len(self.digests) * block_size
-            parent = self.digests[-1] if self.digests else root_digest(self.salt)
+            parent = self.digests[-1] if self.digests else root_digest(self.root)
             self.digests.append(chain_digest(parent, self.tokens[start : start + block_size]))
         return self.digests[:count]
 
@@ -87,8 +117,13 @@ class Batch:
         self.budget += work.count if work else 0
 
     def ordered(self) -> list[Work]:
-        """All work, single tokens first."""
-        return sorted(self.work.values(), key=lambda work: work.count > 1)
+        """All work, single tokens first, among them those of one adapter together."""
+        return sorted(self.work.values(), key=_place)
+
+
+def _place(work: Work) -> tuple[bool, int]:
+    adapter = work.sequence.adapter
+    return work.count > 1, 0 if adapter is None else adapter.uid
 
 
 class Scheduler:
@@ -107,8 +142,11 @@ class Scheduler:
         self.preemptions = 0
 
     def add(self, sequence: Sequence) -> None:
-        """Put a sequence at the end of the queue."""
-        self.waiting.append(sequence)
+        """Put a sequence at the end of the queue, before those of a lower priority."""
+        place = len(self.waiting)
+        while place and self.waiting[place - 1].priority < sequence.priority:
+            place -= 1
+        self.waiting.insert(place, sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, finished or not; its blocks are free at once."""
@@ -117,6 +155,11 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
         self._release(sequence)
+
+    def preempt_all(self) -> None:
+        """Take the blocks of all running sequences: what is computed of them is computed again."""
+        while self.running:
+            self._preempt(self.running[-1], Batch(0))
 
     def schedule(self) -> Batch:
         """Choose the next step's work and give it blocks."""
@@ -169,7 +212,7 @@ class Scheduler:
             self._register(batch.work[sequence.request_id])
 
     def _cached_blocks(self, sequence: Sequence) -> list[int]:
-        if not self.prefix_cache:
+        if not self.prefix_cache or sequence.needs_whole:
             return []
         full = (len(sequence.tokens) - 1) // self.block_size  # the last token is always computed: it gives the logits
         return self.pool.find(sequence.block_digests(full, self.block_size))

@@ -25,11 +25,16 @@ from causerie.infer.protocol import (
     encode_frame,
     event_dict,
     malformed,
+    read_embed,
     read_generate,
 )
 
 if TYPE_CHECKING:
     from causerie.infer.engine import Engine
+
+
+STATS_SECONDS = 0.25
+"""How often a busy worker tells its statistics; one that becomes idle tells them at once."""
 
 
 class Closed(Exception):
@@ -60,11 +65,17 @@ class Worker:
         Raises:
             Closed: when the other end is gone or asked to stop.
         """
+        told = 0.0
         while True:
             self._receive(engine, wait=not engine.has_work)
             events = engine.step() if engine.has_work else []
-            if events:
-                self.send({"type": "events", "events": [event_dict(event) for event in events]})
+            now = time.monotonic()
+            due = now - told >= STATS_SECONDS or not engine.has_work
+            if events or due:
+                message: dict[str, Any] = {"type": "events", "events": [event_dict(event) for event in events]}
+                if due:
+                    told, message["stats"] = now, engine.stats
+                self.send(message)
 
     def _receive(self, engine: Engine, wait: bool) -> None:
         while select.select([self.connection], [], [], None if wait else 0)[0]:
@@ -86,12 +97,28 @@ class Worker:
             engine.cancel(str(message.get("id")))
             return
         try:
-            if kind != "generate":
-                raise malformed(f"a message of unknown type {kind[:40]!r}")
-            request_id, prompt_ids, sampling, salt = read_generate(message)
-            engine.add(request_id, prompt_ids, sampling, salt=salt)
+            if kind == "generate":
+                request_id, prompt_ids, sampling, salt, priority = read_generate(message)
+                engine.add(request_id, prompt_ids, sampling, salt=salt, priority=priority)
+            elif kind == "embed":
+                request_id, ids, pooling, adapter, salt = read_embed(message)
+                engine.add_embedding(request_id, ids, pooling, adapter=adapter, salt=salt)
+            else:
+                self._call(engine, kind, message)
+                self.send({"type": "reply", "id": message.get("id")})
         except CauserieError as error:
             self.send({"type": "refused", "id": message.get("id"), "error": error.as_dict()})
+
+    def _call(self, engine: Engine, kind: str, message: Mapping[str, Any]) -> None:
+        name, folder = str(message.get("name", "")), Path(str(message.get("folder", "")))
+        if kind == "load_adapter":
+            engine.load_adapter(name, folder)
+        elif kind == "unload_adapter":
+            engine.unload_adapter(name)
+        elif kind == "update_weights":
+            engine.update_weights(folder)
+        else:
+            raise malformed(f"a message of unknown type {kind[:40]!r}")
 
 
 def load_engine(worker: Worker, model: Path, config: EngineConfig) -> Engine:
@@ -99,7 +126,8 @@ def load_engine(worker: Worker, model: Path, config: EngineConfig) -> Engine:
     started = time.monotonic()
     import torch
 
-    from causerie.infer.engine import SMALL_MODEL, Engine
+    from causerie.infer.engine import Engine
+    from causerie.infer.loading import SMALL_MODEL
 
     engine = Engine(model, config, on_admit=lambda ids: worker.send({"type": "admitted", "ids": ids}))
     # A small model's operators are too short to be shared: a second thread slows them, tenfold on a busy machine.

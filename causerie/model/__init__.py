@@ -5,61 +5,96 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from causerie.core import lazy_names
-from causerie.model.shape import FAMILIES, Family, ModelShape, shape_from_depth
+from causerie.model.families import FAMILIES, Family
+from causerie.model.shape import ModelShape, RopeScaling, shape_from_depth
+from causerie.model.shapes import NAMED_SHAPES, NamedShape, named_shape
 
 if TYPE_CHECKING:
-    from causerie.model.attend import Attend, CausalAttend, causal_attend
+    from causerie.model.adapters import base_folder, load_adapter, save_adapter
+    from causerie.model.attend import (
+        Attend,
+        CausalAttend,
+        EncoderAttend,
+        causal_attend,
+        encoder_attend,
+        plain_attend,
+    )
+    from causerie.model.companions import NOTICE_FILES, TOKENIZER_FILES, copy_companions
+    from causerie.model.fold import add_extras, fold_extras
     from causerie.model.from_gguf import load_gguf, shape_from_gguf
     from causerie.model.gguf import Gguf, open_gguf
-    from causerie.model.hf import NOTICE_FILES, TOKENIZER_FILES, base_folder, copy_companions, load_model, save_model
+    from causerie.model.hf import check_model, load_model, save_model
     from causerie.model.hf_config import shape_from_hf, shape_to_hf
-    from causerie.model.lora import add_lora, load_adapter, lora_parameters, merge_lora, save_adapter
-    from causerie.model.loss import chunked_loss, token_log_probs
+    from causerie.model.lora import add_lora, lora_parameters, lora_targets, merge_lora
+    from causerie.model.loss import chunked_loss, summed_loss, token_log_probs
+    from causerie.model.pooling import embed_rows, pool_hidden
+    from causerie.model.to_gguf import check_gguf, save_gguf
     from causerie.model.transformer import Transformer, init_model
 
 __all__ = [
     "FAMILIES",
+    "NAMED_SHAPES",
     "NOTICE_FILES",
     "TOKENIZER_FILES",
     "Attend",
     "CausalAttend",
+    "EncoderAttend",
     "Family",
     "Gguf",
     "ModelShape",
+    "NamedShape",
+    "RopeScaling",
     "Transformer",
+    "add_extras",
     "add_lora",
     "base_folder",
     "causal_attend",
+    "check_gguf",
+    "check_model",
     "chunked_loss",
     "copy_companions",
+    "embed_rows",
+    "encoder_attend",
+    "fold_extras",
     "init_model",
     "load_adapter",
     "load_gguf",
     "load_model",
     "lora_parameters",
+    "lora_targets",
     "merge_lora",
+    "named_shape",
     "open_gguf",
+    "plain_attend",
+    "pool_hidden",
     "save_adapter",
+    "save_gguf",
     "save_model",
     "shape_from_depth",
     "shape_from_gguf",
     "shape_from_hf",
     "shape_to_hf",
+    "summed_loss",
     "token_log_probs",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(("Attend", "CausalAttend", "causal_attend"), "attend"),
+        **dict.fromkeys(("base_folder", "load_adapter", "save_adapter"), "adapters"),
+        **dict.fromkeys(
+            ("Attend", "CausalAttend", "EncoderAttend", "causal_attend", "encoder_attend", "plain_attend"), "attend"
+        ),
+        **dict.fromkeys(("NOTICE_FILES", "TOKENIZER_FILES", "copy_companions"), "companions"),
+        **dict.fromkeys(("add_extras", "fold_extras"), "fold"),
         **dict.fromkeys(("load_gguf", "shape_from_gguf"), "from_gguf"),
         **dict.fromkeys(("Gguf", "open_gguf"), "gguf"),
-        **dict.fromkeys(
-            ("NOTICE_FILES", "TOKENIZER_FILES", "base_folder", "copy_companions", "load_model", "save_model"), "hf"
-        ),
+        **dict.fromkeys(("check_model", "load_model", "save_model"), "hf"),
         **dict.fromkeys(("shape_from_hf", "shape_to_hf"), "hf_config"),
-        **dict.fromkeys(("add_lora", "load_adapter", "lora_parameters", "merge_lora", "save_adapter"), "lora"),
-        **dict.fromkeys(("chunked_loss", "token_log_probs"), "loss"),
+        **dict.fromkeys(("add_lora", "lora_parameters", "lora_targets", "merge_lora"), "lora"),
+        **dict.fromkeys(("chunked_loss", "summed_loss", "token_log_probs"), "loss"),
+        **dict.fromkeys(("embed_rows", "pool_hidden"), "pooling"),
+        **dict.fromkeys(("check_gguf", "save_gguf"), "to_gguf"),
         **dict.fromkeys(("Transformer", "init_model"), "transformer"),
     },
 )

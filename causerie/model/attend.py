@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from causerie.model.dense_attention import dense_attention, wants_dense
 from causerie.model.shape import ModelShape
 
 
@@ -44,9 +45,70 @@ class CausalAttend:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Attend`."""
         mask = self.local if self.local_layers[layer] else self.full
+        if wants_dense(q, k):
+            return dense_attention(q, k, v, mask, True, self.scale)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=self.grouped
         )
+
+
+class EncoderAttend:
+    """Attention of encoders over whole sequences, both ways; made by `encoder_attend`."""
+
+    def __init__(self, shape: ModelShape, full: Tensor | None, local: Tensor | None) -> None:
+        self.scale = shape.scale
+        self.grouped = shape.n_head != shape.n_kv_head
+        self.local_layers = tuple(bool(shape.window(layer)) for layer in range(shape.n_layer))
+        self.full = full
+        self.local = local
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Attend`."""
+        mask = self.local if self.local_layers[layer] else self.full
+        if wants_dense(q, k):
+            return dense_attention(q, k, v, mask, False, self.scale)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=self.grouped)
+
+
+def plain_attend(
+    shape: ModelShape,
+    doc_ids: Tensor | None = None,
+    *,
+    seq_len: int | None = None,
+    device: torch.device | str | None = None,
+) -> CausalAttend | EncoderAttend:
+    """The family's own attention: `causal_attend` for decoders, `encoder_attend` for encoders (see there)."""
+    make = causal_attend if shape.row.causal else encoder_attend
+    return make(shape, doc_ids, seq_len=seq_len, device=device)
+
+
+def encoder_attend(
+    shape: ModelShape,
+    doc_ids: Tensor | None = None,
+    *,
+    seq_len: int | None = None,
+    device: torch.device | str | None = None,
+) -> EncoderAttend:
+    """Attention for encoders: each token sees all of its document, in local layers half a window on either side.
+
+    Args:
+        shape: the model's shape.
+        doc_ids: (B, T) integers; tokens see only tokens of the same document, padding being one of its own.
+        seq_len: T, needed for models with local layers when `doc_ids` is None.
+        device: where masks are built when `doc_ids` is None.
+    """
+    length = doc_ids.shape[1] if doc_ids is not None else seq_len
+    reach = shape.sliding_window // 2
+    windowed = any(shape.local_layers) and length is not None and length > reach + 1
+    if doc_ids is None and not windowed:
+        return EncoderAttend(shape, None, None)
+    assert length is not None
+    at = torch.arange(length, device=doc_ids.device if doc_ids is not None else device)
+    near = ((at[:, None] - at[None, :]).abs() <= reach)[None, None]
+    if doc_ids is None:
+        return EncoderAttend(shape, None, near)
+    full = (doc_ids[:, :, None] == doc_ids[:, None, :])[:, None]
+    return EncoderAttend(shape, full, full & near if windowed else full)
 
 
 def causal_attend(
@@ -76,6 +138,6 @@ def causal_attend(
     back = at[:, None] - at[None, :]
     causal = back >= 0
     if doc_ids is None:
-        return CausalAttend(shape, None, causal & (back < shape.sliding_window))
+        return CausalAttend(shape, None, (causal & (back < shape.sliding_window))[None, None])
     full = ((doc_ids[:, :, None] == doc_ids[:, None, :]) & causal)[:, None]
     return CausalAttend(shape, full, full & (back < shape.sliding_window) if windowed else full)

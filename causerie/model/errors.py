@@ -13,5 +13,8 @@ ERRORS: Final = {
     "CAU-3006": "A GGUF file is damaged or not a GGUF file.",
     "CAU-3007": "A GGUF file uses a model family or a tensor encoding that is not supported.",
     "CAU-3008": "An adapter cannot be added, or does not fit its model.",
+    "CAU-3009": "A text is longer than the model's learned positions.",
+    "CAU-3010": "A model cannot be exported in the asked format.",
+    "CAU-3011": "A training-only part does not fold into the plain model.",
 }
 """Codes raised by this room and what each means."""

@@ -4,45 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import torch
 
 from causerie.core import CauserieError
+from causerie.model.families import FAMILIES
 from causerie.model.gguf import Gguf, open_gguf
-from causerie.model.shape import FAMILIES, ModelShape
+from causerie.model.gguf_names import ARCHITECTURES, ROPE_FACTORS, gguf_name, interleaved_heads
+from causerie.model.shape import DEFAULT_THETA, ModelShape, RopeScaling
+from causerie.model.to_gguf import GEMMA3_LOCAL_THETA, GEMMA3_PATTERN, rope_factors
 from causerie.model.transformer import Transformer
 
 ROWS_AT_ONCE: Final = 1 << 14
-_BLOCK: Final = MappingProxyType(
-    {
-        "attn_norm": "input_layernorm",
-        "attn_q": "self_attn.q_proj",
-        "attn_k": "self_attn.k_proj",
-        "attn_v": "self_attn.v_proj",
-        "attn_output": "self_attn.o_proj",
-        "attn_q_norm": "self_attn.q_norm",
-        "attn_k_norm": "self_attn.k_norm",
-        "ffn_gate": "mlp.gate_proj",
-        "ffn_up": "mlp.up_proj",
-        "ffn_down": "mlp.down_proj",
-    }
-)
-"""GGUF's name of a block's tensor → ours."""
-_PRE_NORM: Final = MappingProxyType({"ffn_norm": "post_attention_layernorm"})
-_SANDWICH: Final = MappingProxyType(
-    {
-        "post_attention_norm": "post_attention_layernorm",
-        "ffn_norm": "pre_feedforward_layernorm",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    }
-)
-GEMMA3_LOCAL_THETA: Final = 10_000.0
-"""Rotary base of Gemma 3's local layers (arXiv:2503.19786, section 2), where the file names none."""
-GEMMA3_PATTERN: Final = 6
-"""Every sixth layer of Gemma 3 is global (same source)."""
+LLAMA3_CONTEXT: Final = 8192
+"""Context of Llama 3's first training; where a GGUF file names none, only the divisors."""
 
 
 def shape_from_gguf(gguf: Gguf) -> ModelShape:
@@ -51,37 +28,64 @@ def shape_from_gguf(gguf: Gguf) -> ModelShape:
     Raises:
         CauserieError: CAU-3007 when the family is not known here or a size is missing.
     """
-    family = str(gguf.metadata.get("general.architecture"))
-    if family not in FAMILIES:
-        raise _cannot(gguf, f"the model is a {family!r}; known: {', '.join(FAMILIES)}")
+    arch = str(gguf.metadata.get("general.architecture"))
+    family = next((ours for ours, theirs in ARCHITECTURES.items() if theirs == arch), "")
+    if not family:
+        raise _cannot(gguf, f"the model is a {arch!r}; known: {', '.join(ARCHITECTURES.values())}")
 
     def read(name: str, kind: type, default: Any = None) -> Any:
-        value = gguf.metadata.get(f"{family}.{name}", default)
+        value = gguf.metadata.get(f"{arch}.{name}", default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _cannot(gguf, f"{family}.{name} is {value!r}")
+            raise _cannot(gguf, f"{arch}.{name} is {value!r}")
         return kind(value)
 
     if "token_embd.weight" not in gguf.tensors or len(gguf.tensors["token_embd.weight"].shape) != 2:
         raise _cannot(gguf, "there is no embedding")
     n_layer, n_embd, n_head = (read(name, int) for name in ("block_count", "embedding_length", "attention.head_count"))
-    gemma = family == "gemma3"
+    row = FAMILIES[family]
+    head_dim = read("attention.key_length", int, n_embd // max(n_head, 1))
+    rotary_dim = read("rope.dimension_count", int, head_dim) if row.rotary else head_dim
+    gemma, epsilon = family == "gemma3", "layer_norm_rms_epsilon" if row.norm == "rms" else "layer_norm_epsilon"
+    windowed = gemma or (family == "phi3" and f"{arch}.attention.sliding_window" in gguf.metadata)
+    every = GEMMA3_PATTERN if gemma else 1 << 16
+    layers = range(min(n_layer, 1024))
+    theta = read("rope.freq_base", float, 10_000.0 if row.rotary else DEFAULT_THETA)
     return ModelShape(
         family=family,
         n_layer=n_layer,
         n_embd=n_embd,
         n_head=n_head,
         n_kv_head=read("attention.head_count_kv", int, n_head),
-        head_dim=read("attention.key_length", int, n_embd // max(n_head, 1)),
+        head_dim=head_dim,
         ffn_dim=read("feed_forward_length", int),
         vocab_size=gguf.tensors["token_embd.weight"].shape[0],
-        rope_theta=read("rope.freq_base", float, 10_000.0),
-        norm_eps=round(read("attention.layer_norm_rms_epsilon", float, 1e-6), 12),
+        rope_theta=theta,
+        norm_eps=round(read(f"attention.{epsilon}", float, 1e-6), 12),
         tie_embeddings="output.weight" not in gguf.tensors,
         max_seq_len=read("context_length", int, 32768),
-        sliding_window=read("attention.sliding_window", int) if gemma else 0,
-        local_layers=tuple((layer + 1) % GEMMA3_PATTERN != 0 for layer in range(min(n_layer, 1024))) if gemma else (),
+        sliding_window=read("attention.sliding_window", int) if windowed else 0,
+        local_layers=tuple((layer + 1) % every != 0 for layer in layers) if windowed else (),
         rope_local_theta=read("rope.freq_base_swa", float, GEMMA3_LOCAL_THETA) if gemma else 0.0,
+        rotary_dim=rotary_dim if rotary_dim != head_dim else 0,
+        rope_scaling=_scaling(gguf, arch, read, theta, rotary_dim),
     )
+
+
+def _scaling(gguf: Gguf, arch: str, read: Callable[..., Any], theta: float, dim: int) -> RopeScaling | None:
+    """Stretching of the rotation: linear by its keys, Llama 3's by its table of divisors."""
+    kind = gguf.metadata.get(f"{arch}.rope.scaling.type", "none")
+    if kind == "linear":
+        return RopeScaling("linear", read("rope.scaling.factor", float))
+    if kind != "none" or "rope_factors_long.weight" in gguf.tensors:
+        raise _cannot(gguf, f"rotary scaling {kind if kind != 'none' else 'longrope'!r} is not supported")
+    if ROPE_FACTORS not in gguf.tensors:
+        return None
+    found = gguf.tensor(ROPE_FACTORS)
+    original = read("rope.scaling.original_context_length", int, LLAMA3_CONTEXT)
+    scaling = RopeScaling("llama3", factor=float(found.max()), original_max_seq_len=original)
+    if found.shape != (dim // 2,) or not np.allclose(rope_factors(theta, dim, scaling), found, rtol=1e-4):
+        raise _cannot(gguf, f"{ROPE_FACTORS} holds other divisors than Llama 3's")
+    return scaling
 
 
 def load_gguf(
@@ -108,13 +112,15 @@ def load_gguf(
         shape = ModelShape(**{**vars(shape), "vocab_size": len(keep)})
     with torch.device("meta"):
         model = Transformer(shape)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     state = {}
-    for theirs, ours in _names(shape).items():
-        rows = keep if ours in ("embed_tokens.weight", "lm_head.weight") else None
+    for ours, wanted in model.state_dict().items():
+        theirs = gguf_name(shape, ours)
+        rows = keep if ours in ("embed_tokens.weight", "lm_head.weight", "head_bias") else None
         tensor = _read(gguf, theirs, dtype, rows, shape.row.norm_offset if "norm" in ours else 0.0)
-        if tuple(tensor.shape) != expected[ours]:
-            raise _cannot(gguf, f"{theirs} is {tuple(tensor.shape)} where {expected[ours]} was expected")
+        if tensor.shape != wanted.shape:
+            raise _cannot(gguf, f"{theirs} is {tuple(tensor.shape)} where {tuple(wanted.shape)} was expected")
+        if heads := interleaved_heads(shape, ours):
+            tensor = tensor.view(heads, -1, 2, tensor.shape[-1]).transpose(1, 2).reshape(tensor.shape)
         state[ours] = tensor
         if on_tensor:
             on_tensor(theirs)
@@ -122,22 +128,12 @@ def load_gguf(
     return model
 
 
-def _names(shape: ModelShape) -> dict[str, str]:
-    """GGUF tensor name → ours, for all tensors of a shape."""
-    parts = {**_BLOCK, **(_SANDWICH if shape.row.sandwich_norms else _PRE_NORM)}
-    names = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
-    if not shape.tie_embeddings:
-        names["output.weight"] = "lm_head.weight"
-    for layer in range(shape.n_layer):
-        names |= {f"blk.{layer}.{theirs}.weight": f"layers.{layer}.{ours}.weight" for theirs, ours in parts.items()}
-    return names
-
-
 def _read(gguf: Gguf, name: str, dtype: torch.dtype, keep: Sequence[int] | None, offset: float) -> torch.Tensor:
     """A tensor in its final dtype, dequantised some rows at a time; GGUF stores norms with the offset added."""
     entry = gguf.tensors.get(name)
     if entry is None or len(entry.shape) == 1:
-        return torch.from_numpy(gguf.tensor(name) - np.float32(offset)).to(dtype)
+        flat = torch.from_numpy(gguf.tensor(name) - np.float32(offset)).to(dtype)
+        return flat if keep is None else flat[torch.as_tensor(keep)]
     kept = None if keep is None else np.asarray(keep)
     if kept is not None and (kept.min() < 0 or kept.max() >= entry.shape[0]):
         raise _cannot(gguf, f"{name} has {entry.shape[0]} rows, fewer than the kept token ids ask for")

@@ -1,17 +1,20 @@
 """The parts every family is built from: norm, rotation, attention, MLP, block.
 
-Module and parameter names are Hugging Face's, so that a state dict *is* the content of `model.safetensors`
-(with `model.` before all but the output projection).
+Module and parameter names are Hugging Face's Llama names, so that for most families a state dict *is* the content of
+`model.safetensors` (with `model.` before all but the output projection); `hf_names` has the older families' names.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causerie.model.attend import Attend
-from causerie.model.shape import ModelShape
+from causerie.model.families import Activation
+from causerie.model.shape import ModelShape, RopeScaling
 
 
 class RMSNorm(nn.Module):
@@ -30,28 +33,68 @@ class RMSNorm(nn.Module):
         return (unit * (self.weight.float() + self.offset)).type_as(x)
 
 
-def rotation(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+def make_norm(shape: ModelShape, size: int | None = None) -> nn.Module:
+    """The family's norm over the width, or over `size`."""
+    row, size = shape.row, size or shape.n_embd
+    if row.norm == "rms":
+        return RMSNorm(size, shape.norm_eps, row.norm_offset)
+    return nn.LayerNorm(size, shape.norm_eps, bias=row.norm_bias)
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """The MLP's activation, elementwise."""
+    if activation == "silu":
+        return F.silu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+
+
+def rotation(positions: Tensor, dim: int, theta: float, scaling: RopeScaling | None = None) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary embedding (arXiv:2104.09864).
 
     Args:
         positions: (B, T) or (1, T) integers.
-        head_dim: size of a head; pairs are (i, i + head_dim/2).
+        dim: rotated size of a head; pairs are (i, i + dim/2).
         theta: base of the frequencies.
+        scaling: stretching of the frequencies.
 
     Returns:
-        cos, sin: (B or 1, 1, T, head_dim) float32.
+        cos, sin: (B or 1, 1, T, dim) float32.
     """
-    exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angle = positions[:, None, :, None].float() * (1.0 / (theta**exponent))
+    exponent = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
+    frequency = 1.0 / (theta**exponent)
+    if scaling is not None:
+        frequency = stretch(frequency, scaling)
+    angle = positions[:, None, :, None].float() * frequency
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()
 
 
+def stretch(frequency: Tensor, scaling: RopeScaling) -> Tensor:
+    """Rotary frequencies (dim/2,) for a longer context; the two rules are those of `RopeScaling`."""
+    slowed = frequency / scaling.factor
+    if scaling.kind == "linear":
+        return slowed
+    turns = scaling.original_max_seq_len * frequency / (2 * math.pi)
+    share = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    share = share.clamp(0.0, 1.0)
+    return (1 - share) * slowed + share * frequency
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate heads (B, H, T, head_dim) by their positions, in float32, keeping the dtype."""
+    """Rotate heads (B, H, T, head_dim) by their positions, in float32, keeping the dtype.
+
+    Where cos and sin are narrower than the heads, the dimensions beyond them pass unrotated.
+    """
+    if cos.shape[-1] < x.shape[-1]:
+        turned, rest = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
+        return torch.cat((rotate(turned, cos, sin), rest), dim=-1)
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x * cos + turned * sin).type_as(x)
+
+
+Turn = tuple[Tensor, Tensor] | None
+"""Cosines and sines of a layer's rotation; None in families with learned positions."""
 
 
 class Attention(nn.Module):
@@ -62,60 +105,104 @@ class Attention(nn.Module):
         row, q, kv = shape.row, shape.n_head * shape.head_dim, shape.n_kv_head * shape.head_dim
         self.layer = layer
         self.head_dim = shape.head_dim
-        self.q_proj = nn.Linear(shape.n_embd, q, bias=row.qkv_bias)
-        self.k_proj = nn.Linear(shape.n_embd, kv, bias=row.qkv_bias)
-        self.v_proj = nn.Linear(shape.n_embd, kv, bias=row.qkv_bias)
-        self.o_proj = nn.Linear(q, shape.n_embd, bias=False)
+        self.fused = row.fused_qkv
+        self.sizes = (q, kv, kv)
+        if self.fused:
+            self.qkv_proj = nn.Linear(shape.n_embd, q + 2 * kv, bias=row.qkv_bias)
+        else:
+            self.q_proj = nn.Linear(shape.n_embd, q, bias=row.qkv_bias)
+            self.k_proj = nn.Linear(shape.n_embd, kv, bias=row.qkv_bias)
+            self.v_proj = nn.Linear(shape.n_embd, kv, bias=row.qkv_bias)
+        self.o_proj = nn.Linear(q, shape.n_embd, bias=row.o_bias)
         self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps, row.norm_offset) if row.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps, row.norm_offset) if row.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
         """(B, T, D) → (B, T, D)."""
         heads = (*x.shape[:-1], -1, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2), cos, sin)
-        k = rotate(self.k_norm(self.k_proj(x).view(heads)).transpose(1, 2), cos, sin)
-        v = self.v_proj(x).view(heads).transpose(1, 2)
+        if self.fused:
+            wide_q, wide_k, wide_v = self.qkv_proj(x).split(self.sizes, dim=-1)
+        else:
+            wide_q, wide_k, wide_v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        q = self.q_norm(wide_q.view(heads)).transpose(1, 2)
+        k = self.k_norm(wide_k.view(heads)).transpose(1, 2)
+        if turn is not None:
+            q, k = rotate(q, *turn), rotate(k, *turn)
+        v = wide_v.view(heads).transpose(1, 2)
         mixed = attend(self.layer, q, k, v)
         return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:-1], -1))
 
 
 class MLP(nn.Module):
-    """Gated MLP: down(activation(gate(x)) · up(x)) (arXiv:2002.05202)."""
+    """Gated MLP: down(activation(gate(x)) · up(x)) (arXiv:2002.05202), or without a gate down(activation(up(x)))."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.activation = shape.row.activation
-        self.gate_proj = nn.Linear(shape.n_embd, shape.ffn_dim, bias=False)
-        self.up_proj = nn.Linear(shape.n_embd, shape.ffn_dim, bias=False)
-        self.down_proj = nn.Linear(shape.ffn_dim, shape.n_embd, bias=False)
+        row = shape.row
+        self.activation = row.activation
+        self.gated, self.fused = row.gated, row.fused_gate_up
+        if self.fused:
+            self.gate_up_proj = nn.Linear(shape.n_embd, 2 * shape.ffn_dim, bias=row.mlp_bias)
+        elif self.gated:
+            self.gate_proj = nn.Linear(shape.n_embd, shape.ffn_dim, bias=row.mlp_bias)
+        if not self.fused:
+            self.up_proj = nn.Linear(shape.n_embd, shape.ffn_dim, bias=row.mlp_bias)
+        self.down_proj = nn.Linear(shape.ffn_dim, shape.n_embd, bias=row.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) → (..., D)."""
-        gate = self.gate_proj(x)
-        gate = F.silu(gate) if self.activation == "silu" else F.gelu(gate, approximate="tanh")
+        if not self.gated:
+            return self.down_proj(activate(self.up_proj(x), self.activation))
+        if self.fused:
+            gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+            return self.down_proj(activate(gate, self.activation) * up)
+        gate = activate(self.gate_proj(x), self.activation)
         return self.down_proj(gate * self.up_proj(x))
 
 
 class Block(nn.Module):
-    """Attention and MLP on the residual stream; with sandwich norms each output is normed before it joins."""
+    """Attention and MLP on the residual stream, with norms where the family has them (see `Family.norm_place`)."""
 
     def __init__(self, shape: ModelShape, layer: int) -> None:
         super().__init__()
-        row = shape.row
-        self.sandwich = row.sandwich_norms
+        self.place = shape.row.norm_place
         self.self_attn = Attention(shape, layer)
         self.mlp = MLP(shape)
-        self.input_layernorm = RMSNorm(shape.n_embd, shape.norm_eps, row.norm_offset)
-        self.post_attention_layernorm = RMSNorm(shape.n_embd, shape.norm_eps, row.norm_offset)
-        if self.sandwich:
-            self.pre_feedforward_layernorm = RMSNorm(shape.n_embd, shape.norm_eps, row.norm_offset)
-            self.post_feedforward_layernorm = RMSNorm(shape.n_embd, shape.norm_eps, row.norm_offset)
+        if self.place != "post":
+            bare = layer == 0 and not shape.row.first_norm
+            self.input_layernorm = nn.Identity() if bare else make_norm(shape)
+        if self.place != "parallel":
+            self.post_attention_layernorm = make_norm(shape)
+        if self.place == "sandwich":
+            self.pre_feedforward_layernorm = make_norm(shape)
+        if self.place in ("sandwich", "post"):
+            self.post_feedforward_layernorm = make_norm(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        mixed = self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        if self.sandwich:
+        if self.place == "post":
+            x = self.post_attention_layernorm(x + self.self_attn(x, turn, attend))
+            return self.post_feedforward_layernorm(x + self.mlp(x))
+        normed = self.input_layernorm(x)
+        mixed = self.self_attn(normed, turn, attend)
+        if self.place == "parallel":
+            return x + mixed + self.mlp(normed)
+        if self.place == "sandwich":
             x = x + self.post_attention_layernorm(mixed)
             return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class PredictionHead(nn.Module):
+    """What a masked language model does before its output projection: dense, activation, norm."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.activation = shape.row.activation
+        self.dense = nn.Linear(shape.n_embd, shape.n_embd, bias=shape.row.prediction_bias)
+        self.norm = make_norm(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) → (..., D)."""
+        return self.norm(activate(self.dense(x), self.activation))

@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Final, Literal
 
 from causerie.core import CauserieError
+from causerie.model.families import FAMILIES, Family
 
-Activation = Literal["silu", "gelu_tanh"]
-
+DEFAULT_THETA: Final = 100_000.0
 SMALL_DEPTH: Final = 8
 """Up to this depth `shape_from_depth` draws the slim CPU series."""
 
 
 @dataclass(frozen=True)
-class Family:
-    """One row of the family table: everything in which model families differ, apart from sizes.
+class RopeScaling:
+    """How rotary frequencies are stretched for longer contexts than the model was first trained on."""
 
-    Adding a family is adding a row to `FAMILIES`; code asks the row, never the family's name.
-    """
-
-    model_type: str
-    """`model_type` in a Hugging Face config.json."""
-    architecture: str
-    """The transformers class that loads an exported folder."""
-    activation: Activation
-    """Gate activation of the MLP: SwiGLU ("silu") or GeGLU with the tanh approximation."""
-    norm_offset: float = 0.0
-    """A norm multiplies by (offset + weight): 0 for most, 1 for Gemma, whose weights are stored around zero."""
-    qk_norm: bool = False
-    """RMSNorm over each query and key head before the rotation."""
-    qkv_bias: bool = False
-    """Bias on the query, key and value projections (Qwen2)."""
-    sandwich_norms: bool = False
-    """Norms after attention and MLP too, before they join the residual stream (Gemma 2 and 3)."""
-    scale_embedding: bool = False
-    """Embeddings are multiplied by the square root of the width on their way in (Gemma)."""
-
-
-FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
-    {
-        "qwen3": Family("qwen3", "Qwen3ForCausalLM", "silu", qk_norm=True),
-        "gemma3": Family(
-            "gemma3_text",
-            "Gemma3ForCausalLM",
-            "gelu_tanh",
-            norm_offset=1.0,
-            qk_norm=True,
-            sandwich_norms=True,
-            scale_embedding=True,
-        ),
-    }
-)
-"""Family name → its row."""
+    kind: Literal["linear", "llama3"]
+    """"linear" divides every frequency by `factor` (arXiv:2306.15595); "llama3" only the slow ones (Llama 3.1)."""
+    factor: float
+    low_freq_factor: float = 1.0
+    """llama3: waves longer than the original context over this are stretched in full."""
+    high_freq_factor: float = 4.0
+    """llama3: waves shorter than the original context over this are left alone."""
+    original_max_seq_len: int = 8192
+    """llama3: the context of the first training."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +53,7 @@ class ModelShape:
     """Inner width of the MLP."""
     vocab_size: int
     """Rows of the embedding."""
-    rope_theta: float = 100_000.0
+    rope_theta: float = DEFAULT_THETA
     """Base of the rotary embedding in layers with full attention."""
     norm_eps: float = 1e-6
     """Added to the mean square in every RMSNorm."""
@@ -90,13 +62,17 @@ class ModelShape:
     max_seq_len: int = 2048
     """Longest sequence the model is meant for (recorded; the code has no tables of this length)."""
     sliding_window: int = 0
-    """Tokens that a local layer sees, itself included; 0 where there are no local layers."""
+    """Tokens that a local layer sees, itself included (an encoder's on both sides); 0 without local layers."""
     local_layers: tuple[bool, ...] = ()
     """Per layer whether it is local; empty means none is."""
     rope_local_theta: float = 0.0
     """Base of the rotary embedding in local layers; 0 means the same as `rope_theta`."""
     query_scale: float = 0.0
     """Factor on query-key products; 0 means 1/sqrt(head_dim)."""
+    rotary_dim: int = 0
+    """Leading dimensions of a head that are rotated, even; 0 means all."""
+    rope_scaling: RopeScaling | None = None
+    """Stretching of the rotary frequencies in layers with full attention."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -107,8 +83,12 @@ class ModelShape:
                 raise _impossible(name, value, f"an integer from 1 to {most} is needed")
         if self.n_head % self.n_kv_head:
             raise _impossible("n_kv_head", self.n_kv_head, f"it must divide n_head = {self.n_head}")
-        if self.head_dim % 2:
+        if self.row.rotary and self.head_dim % 2:
             raise _impossible("head_dim", self.head_dim, "rotary embedding needs an even size")
+        if self.rotary_dim % 2 or not 0 <= self.rotary_dim <= self.head_dim:
+            raise _impossible("rotary_dim", self.rotary_dim, f"an even number up to head_dim = {self.head_dim}")
+        if (self.rotary_dim or self.rope_scaling) and not self.row.rotary:
+            raise _impossible("rotary_dim, rope_scaling", self.family, "this family has learned positions")
         if self.local_layers and len(self.local_layers) != self.n_layer:
             raise _impossible("local_layers", self.local_layers, f"one entry for each of {self.n_layer} layers")
         if any(self.local_layers) and self.sliding_window < 1:
@@ -139,19 +119,44 @@ class ModelShape:
         """Base of the rotary embedding in layer `layer`."""
         return (self.rope_local_theta or self.rope_theta) if self.window(layer) else self.rope_theta
 
+    def scaling(self, layer: int) -> RopeScaling | None:
+        """Stretching of layer `layer`'s rotary frequencies; local layers with a base of their own have none."""
+        return None if self.window(layer) and self.rope_local_theta else self.rope_scaling
+
     @property
     def n_params(self) -> int:
         """Parameters, a tied embedding counted once."""
-        return self.n_params_without_embedding + self.vocab_size * self.n_embd * (1 if self.tie_embeddings else 2)
+        tables = self.vocab_size * (1 if self.tie_embeddings else 2) + self.row.token_types
+        tables += 0 if self.row.rotary else self.max_seq_len
+        return self.n_params_without_embedding + tables * self.n_embd
 
     @property
     def n_params_without_embedding(self) -> int:
-        """Parameters outside the embedding and the output projection."""
-        row, q, kv = self.row, self.n_head * self.head_dim, self.n_kv_head * self.head_dim
-        attention = 2 * self.n_embd * (q + kv)
-        attention += (q + 2 * kv) * row.qkv_bias + 2 * self.head_dim * row.qk_norm
-        norms = self.n_embd * (4 if row.sandwich_norms else 2)
-        return self.n_layer * (attention + 3 * self.n_embd * self.ffn_dim + norms) + self.n_embd
+        """Parameters outside the embeddings (of tokens, positions, types) and the output projection's matrix."""
+        row = self.row
+        q, kv = self.n_head * self.head_dim, self.n_kv_head * self.head_dim
+        biases = (q + 2 * kv) * row.qkv_bias + self.n_embd * row.o_bias
+        biases += (self.ffn_dim * (2 if row.gated else 1) + self.n_embd) * row.mlp_bias
+        per_layer = self._layer_matrices + biases + 2 * self.head_dim * row.qk_norm
+        norm = self.n_embd * (2 if row.norm_bias else 1)
+        norms = self.n_layer * {"pre": 2, "post": 2, "sandwich": 4, "parallel": 1}[row.norm_place]
+        norms += row.embed_norm + row.final_norm + row.prediction_head - (not row.first_norm)
+        head = self._head_dense + self.n_embd * row.prediction_bias + self.vocab_size * row.head_bias
+        return self.n_layer * per_layer + norms * norm + head
+
+    @property
+    def n_matrix_params(self) -> int:
+        """Parameters that every token is multiplied with: all projections, with the output projection, tied or not."""
+        return self.n_layer * self._layer_matrices + self._head_dense + self.vocab_size * self.n_embd
+
+    @property
+    def _layer_matrices(self) -> int:
+        attention = 2 * self.n_embd * (self.n_head + self.n_kv_head) * self.head_dim
+        return attention + (3 if self.row.gated else 2) * self.n_embd * self.ffn_dim
+
+    @property
+    def _head_dense(self) -> int:
+        return self.n_embd**2 if self.row.prediction_head else 0
 
     def weight_bytes(self, bytes_per_param: int = 4) -> int:
         """Bytes of the weights alone."""

@@ -4,6 +4,8 @@ The objective is that of Hoffmann et al. (arXiv:2203.15556, approach 3): the Hub
 log losses. Its starts are found by variable projection: for each (alpha, beta) of a grid the best E, A, B are linear
 and solved for without negative values; the best starts are then refined by Levenberg-Marquardt steps on
 reweighted residuals. Besiroglu et al. (arXiv:2404.10102) show what an optimiser that stops early does to the result.
+With tied exponents (alpha = beta) it is the law of Gadre et al. (arXiv:2403.08540), L = E + (a M^n + b M^-n) C^-n with
+M = D / N, C = 6 N D, n = alpha / 2: four numbers, which five runs can carry.
 Numpy only.
 """
 
@@ -21,7 +23,7 @@ from causerie.core import CauserieError, seed_for
 Floats = NDArray[np.float64]
 
 MIN_ROWS: Final = 6
-"""One more than the law has parameters."""
+"""One more than the law has parameters; one less with tied exponents."""
 STARTS: Final = 8
 """Grid points that are refined."""
 BOOTSTRAP_STARTS: Final = 2
@@ -63,6 +65,9 @@ class Fit:
     largest: dict[str, float]
     """Greatest N, D and N x D among the runs, to tell extrapolation."""
     resampled: tuple[Law, ...]
+    scatter: float = 0.0
+    """Standard deviation of the runs' log residuals: what one more run scatters at least."""
+    tied: bool = False
 
     def intervals(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
         """Percentile intervals of the five numbers and of the exponent of N in the best split."""
@@ -74,11 +79,13 @@ class Fit:
         )
 
     def predict(self, n: float, d: float, level: float = 0.9) -> tuple[float, float, float]:
-        """Loss at (n, d), and the percentile interval of the resampled laws around it."""
+        """Loss at (n, d), and its interval: percentiles of the resampled laws, each with a run's own scatter."""
         value = self.law.loss(n, d)
         if not self.resampled:
             return value, value, value
-        return (value, *_percentiles(np.array([law.loss(n, d) for law in self.resampled]), level))
+        spread = np.array([law.loss(n, d) for law in self.resampled])
+        scatter = np.random.default_rng(0).normal(0, self.scatter, len(spread))
+        return (value, *_percentiles(spread * np.exp(scatter), level))
 
     def as_dict(self) -> dict[str, Any]:
         """The fit as plain JSON."""
@@ -91,6 +98,8 @@ class Fit:
             "delta": self.delta,
             "largest": self.largest,
             "intervals_90": self.intervals(),
+            "scatter": self.scatter,
+            "tied": self.tied,
             "resampled": [list(asdict(law).values()) for law in self.resampled],
         }
 
@@ -106,14 +115,19 @@ def fit_from_dict(value: Any, where: str) -> Fit:
             raise KeyError("kind")
         laws = tuple(Law(*map(float, row)) for row in value["resampled"])
         law = Law(**{name: float(value["law"][name]) for name in NAMES})
-        return Fit(law, value["objective"], value["rows"], value["delta"], dict(value["largest"]), laws)
+        return Fit(
+            law, value["objective"], value["rows"], value["delta"], dict(value["largest"]), laws,
+            float(value.get("scatter", 0.0)), bool(value.get("tied", False)),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise CauserieError(
             "CAU-4303", f"not a fitted law: {error!r}", where=where, fix="make one with plan fit"
         ) from error
 
 
-def fit_law(n: Floats, d: Floats, loss: Floats, *, delta: float = 1e-3, bootstrap: int = 200, seed: int = 0) -> Fit:
+def fit_law(
+    n: Floats, d: Floats, loss: Floats, *, delta: float = 1e-3, bootstrap: int = 200, seed: int = 0, tied: bool = False
+) -> Fit:
     """Fit the law to runs.
 
     Args:
@@ -121,25 +135,55 @@ def fit_law(n: Floats, d: Floats, loss: Floats, *, delta: float = 1e-3, bootstra
         delta: where the Huber loss of the log residuals turns from square to straight.
         bootstrap: how often the runs are resampled with replacement for the intervals.
         seed: of the resampling.
+        tied: alpha = beta, for few runs.
 
     Raises:
-        CauserieError: CAU-4302 when there are too few runs, or none that differ in N or in D.
+        CauserieError: CAU-4302 when there are too few runs, none that differ in N or in D, one that is not a positive
+            number, or one that stands there twice.
     """
-    if len(loss) < MIN_ROWS or len(set(n)) < 2 or len(set(d)) < 2:
-        cause = f"{len(loss)} usable rows with {len(set(n))} sizes and {len(set(d))} token counts"
-        raise CauserieError("CAU-4302", cause, fix=f"give at least {MIN_ROWS} runs that differ in both")
+    _check_runs(n, d, loss, MIN_ROWS - tied)
     data = (np.log(n), np.log(d), np.log(loss))
-    refined = sorted((_refine(data, start, delta) for start in _starts(*data, STARTS)), key=lambda item: item[1])
+    refined = sorted((_refine(data, start, delta, tied) for start in _starts(*data, STARTS, tied)), key=_second)
     best, objective = refined[0]
     generator = np.random.default_rng(seed_for(seed, "plan", "bootstrap"))
     resampled = []
     for _ in range(bootstrap):
-        rows = generator.integers(0, len(loss), len(loss))
-        again = (data[0][rows], data[1][rows], data[2][rows])
-        tried = [_refine(again, start, delta) for start, _ in refined[:BOOTSTRAP_STARTS]]
-        resampled.append(_law(min(tried, key=lambda item: item[1])[0]))
+        again = _resample(generator, data)
+        tried = [_refine(again, start, delta, tied) for start, _ in refined[:BOOTSTRAP_STARTS]]
+        resampled.append(_law(min(tried, key=_second)[0]))
     largest = {"n": float(n.max()), "d": float(d.max()), "nd": float((n * d).max())}
-    return Fit(_law(best), objective, len(loss), delta, largest, tuple(resampled))
+    residuals = _residuals(data, best)[0]
+    return Fit(_law(best), objective, len(loss), delta, largest, tuple(resampled), float(residuals.std()), tied)
+
+
+def _second(item: tuple[Floats, float]) -> float:
+    return item[1]
+
+
+def _check_runs(n: Floats, d: Floats, loss: Floats, least: int) -> None:
+    for name, values in (("N", n), ("D", d), ("loss", loss)):
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if len(bad):
+            cause, fix = f"{name} of run {bad[0]} is {values[bad[0]]}", "give positive numbers, or leave the run out"
+            raise CauserieError("CAU-4302", cause, where=name, fix=fix)
+    seen: dict[tuple[float, float], int] = {}
+    for row, pair in enumerate(zip(n.tolist(), d.tolist(), strict=True)):
+        if pair in seen and loss[seen[pair]] == loss[row]:
+            cause = f"runs {seen[pair]} and {row} are the same: N {pair[0]:g}, D {pair[1]:g}, loss {loss[row]:g}"
+            raise CauserieError("CAU-4302", cause, where="N, D, loss", fix="leave one of them out")
+        seen[pair] = row
+    if len(loss) < least or len(set(n)) < 2 or len(set(d)) < 2:
+        cause = f"{len(loss)} usable rows with {len(set(n))} sizes and {len(set(d))} token counts"
+        raise CauserieError("CAU-4302", cause, where="runs", fix=f"give at least {least} runs that differ in both")
+
+
+def _resample(generator: np.random.Generator, data: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats, Floats]:
+    """Runs drawn with replacement: again when fewer than three sizes or token counts are among them."""
+    for _ in range(100):
+        rows = generator.integers(0, len(data[0]), len(data[0]))
+        if min(len(set(data[0][rows])), len(set(data[1][rows]))) > 2:
+            break
+    return data[0][rows], data[1][rows], data[2][rows]
 
 
 def _law(theta: Floats) -> Law:
@@ -147,11 +191,12 @@ def _law(theta: Floats) -> Law:
     return Law(*np.exp(theta[:3]).tolist(), *theta[3:].tolist())
 
 
-def _starts(log_n: Floats, log_d: Floats, log_loss: Floats, keep: int) -> list[Floats]:
+def _starts(log_n: Floats, log_d: Floats, log_loss: Floats, keep: int, tied: bool = False) -> list[Floats]:
     """Variable projection: the best E, A, B >= 0 at each grid point, in relative error; the `keep` best points."""
     loss = np.exp(log_loss)
     found = []
-    for alpha, beta in product(np.linspace(0.05, 1.2, 16), repeat=2):
+    grid = np.linspace(0.05, 1.2, 46 if tied else 16)
+    for alpha, beta in zip(grid, grid, strict=True) if tied else product(grid, repeat=2):
         columns = np.stack([np.ones_like(loss), np.exp(-alpha * log_n), np.exp(-beta * log_d)], axis=1)
         scale = columns.max(axis=0)
         weights, error = _nonnegative(columns / scale / loss[:, None])
@@ -189,16 +234,22 @@ def _huber(residuals: Floats, delta: float) -> float:
     return float(np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta)).mean())
 
 
-def _refine(data: tuple[Floats, Floats, Floats], theta: Floats, delta: float) -> tuple[Floats, float]:
+def _refine(
+    data: tuple[Floats, Floats, Floats], theta: Floats, delta: float, tied: bool = False
+) -> tuple[Floats, float]:
     """Levenberg-Marquardt on reweighted least squares; every accepted step lowers the Huber objective."""
+    free = np.eye(5)
+    if tied:
+        free = np.concatenate([free[:, :3], free[:, 3:].sum(axis=1, keepdims=True)], axis=1)
     residuals, slopes = _residuals(data, theta)
     value, damping = _huber(residuals, delta), 1e-3
     for _ in range(500):
         weights = np.minimum(1.0, delta / np.maximum(np.abs(residuals), 1e-300))
-        gradient = slopes.T @ (weights * residuals)
-        curvature = slopes.T @ (weights[:, None] * slopes)
+        moved = slopes @ free
+        gradient = moved.T @ (weights * residuals)
+        curvature = moved.T @ (weights[:, None] * moved)
         step = np.linalg.lstsq(curvature + damping * np.diag(np.diag(curvature) + 1e-12), -gradient, rcond=None)[0]
-        tried = theta + np.clip(step, -2, 2)
+        tried = theta + free @ np.clip(step, -2, 2)
         new_residuals, new_slopes = _residuals(data, tried)
         new_value = _huber(new_residuals, delta)
         if new_value < value:

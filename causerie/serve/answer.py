@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
 from causerie.core import CauserieError
-from causerie.infer import Event, Sampling
+from causerie.infer import Event, Grammar, Sampling
 from causerie.serve.errors import engine_failed
 from causerie.serve.metering import Meter
 from causerie.serve.pool import EnginePool, Served, ServedVersion
@@ -29,7 +29,7 @@ class AnswerParams:
     """How an answer is drawn; the fields of `causerie.infer.Sampling` that a caller may set."""
 
     max_tokens: int | None = None
-    """None: as many as the model's length leaves."""
+    """None: as many as the model's length leaves; 0 draws nothing."""
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -40,6 +40,13 @@ class AnswerParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+    grammar: Grammar | None = None
+
+
+Alternatives = Sequence[Sequence[tuple[int, float]]]
+"""For each token the likeliest ids with their log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class ChatDelta:
         version: the version that answers; the same in every delta.
         finish: in the last delta, why it ended: "stop" (end of turn or stop string) or "length".
         usage: in the last delta.
+        top_logprobs: for each id the likeliest ids, when asked for.
+        prompt_logprobs, prompt_top_logprobs: of the prompt's tokens, in the first delta, when asked for.
     """
 
     text: str
@@ -70,6 +79,9 @@ class ChatDelta:
     version: ServedVersion
     finish: Finish | None = None
     usage: Usage | None = None
+    top_logprobs: Alternatives = ()
+    prompt_logprobs: Sequence[float | None] | None = None
+    prompt_top_logprobs: Alternatives | None = None
 
 
 async def chat_stream(
@@ -114,10 +126,15 @@ async def text_stream(
 ) -> AsyncGenerator[ChatDelta, None]:
     """A completion of prompt ids, as it grows; see `chat_stream`. The caller holds the lease on `served`."""
     sampling = sampling_for(served, len(prompt), params, stop_ids)
+    if params.max_tokens == 0 and not params.prompt_logprobs:
+        yield ChatDelta("", [], [], served.version, "length", Usage(len(prompt), 0))
+        return
     decoder, stops = StreamDecoder(served.tokenizer), StopStrings(params.stop)
     generated = served.engine.generate(list(prompt), sampling, salt=salt)
     async with aclosing(cast(AsyncGenerator[Event, None], generated)) as events:
         async for event in events:
+            if params.max_tokens == 0:
+                event = replace(event, ids=[], logprobs=[], top_logprobs=[], finish="length", completion_tokens=0)
             text = stops.push(decoder.push(event.ids))
             finish = _finish(event)
             if finish and not stops.stopped:
@@ -126,7 +143,17 @@ async def text_stream(
             if stops.stopped:
                 finish = "stop"
             usage = Usage(event.prompt_tokens, event.completion_tokens, event.cached_tokens) if finish else None
-            yield ChatDelta(text, event.ids, event.logprobs, served.version, finish, usage)
+            yield ChatDelta(
+                text,
+                event.ids,
+                event.logprobs,
+                served.version,
+                finish,
+                usage,
+                event.top_logprobs,
+                event.prompt_logprobs,
+                event.prompt_top_logprobs,
+            )
             if finish:
                 return
     raise engine_failed("it ended without a last event")
@@ -152,7 +179,7 @@ def sampling_for(served: Served, prompt_length: int, params: AnswerParams, stop_
             where="messages",
             fix="shorten the conversation",
         )
-    wanted = room if params.max_tokens is None else min(params.max_tokens, room)
+    wanted = room if params.max_tokens is None else max(1, min(params.max_tokens, room))
     return Sampling(
         max_tokens=wanted,
         temperature=params.temperature,
@@ -165,6 +192,10 @@ def sampling_for(served: Served, prompt_length: int, params: AnswerParams, stop_
         frequency_penalty=params.frequency_penalty,
         presence_penalty=params.presence_penalty,
         logit_bias=params.logit_bias,
+        top_logprobs=params.top_logprobs,
+        prompt_logprobs=params.prompt_logprobs,
+        grammar=params.grammar,
+        adapter=served.adapter,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,14 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from causerie import __version__
-from causerie.serve.chat_completions import create_chat_completion
-from causerie.serve.completions import create_completion
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.events import Drain
-from causerie.serve.keys import INFERENCE, Doorkeeper
-from causerie.serve.models import get_model, list_models
+from causerie.serve.keys import Doorkeeper
 from causerie.serve.pool import EnginePool
-from causerie.serve.routes import Office, api_routes
+from causerie.serve.routes import Office, starlette_routes
+from causerie.serve.table import TABLE, resume_work
 from causerie.store import Store
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -34,6 +33,8 @@ def create_app(
     hosts: Sequence[str] = (),
     routes: Sequence[BaseRoute] = (),
     lifespans: Sequence[Lifespan] = (),
+    workspace: Path | None = None,
+    lenient: bool = False,
 ) -> Starlette:
     """The ASGI application.
 
@@ -44,8 +45,14 @@ def create_app(
         hosts: further host names that the server is reached by in single-user mode.
         routes: other rooms' routes, tried before the API's; they guard themselves.
         lifespans: entered in order when the server starts (engines are loaded in one of them), left in reverse.
+        workspace: where files are kept and training runs; None serves neither.
+        lenient: leave out request fields that cannot be honoured, naming them in a header, instead of refusing them.
+
+    Raises:
+        CauserieError: CAU-6007 when a route does not say what its caller must be allowed to do.
     """
-    office = Office(pool, store, Doorkeeper(store, required=keys_required, hosts=hosts), Drain())
+    door = Doorkeeper(store, required=keys_required, hosts=hosts)
+    office = Office(pool, store, door, Drain(), workspace, lenient)
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
@@ -53,28 +60,18 @@ def create_app(
             stack.push_async_callback(pool.close)
             for lifespan in lifespans:
                 await stack.enter_async_context(lifespan(app))
+            stack.push_async_callback(office.replays.close)
+            stack.push_async_callback(office.workers.close)
+            await resume_work(office)
             yield
 
     app = Starlette(
-        routes=[*routes, Route("/health", health, methods=["GET"]), *_api(office)],
+        routes=[*routes, Route("/health", health, methods=["GET"]), *starlette_routes(office, TABLE)],
         exception_handlers={HTTPException: _http_error, Exception: _failure},
         lifespan=life,
     )
     app.state.office = office
     return app
-
-
-def _api(office: Office) -> list[Route]:
-    """The API's routes: `v1` (OpenAI), `openai/v1` (Azure without api-version), `openai/deployments/NAME` (Azure)."""
-    plain = ("/v1", "/openai/v1", "/openai")
-    azure = (*plain[:2], "/openai/deployments/{deployment}")
-    drawing = (("chat/completions", create_chat_completion), ("completions", create_completion))
-    found: list[Route] = []
-    for path, endpoint in drawing:
-        found += api_routes(office, [f"{p}/{path}" for p in azure], endpoint, method="POST", scope=INFERENCE)
-    found += api_routes(office, [f"{p}/models" for p in plain], list_models, method="GET", scope=INFERENCE)
-    one = [f"{p}/models/{{model:path}}" for p in plain]
-    return found + api_routes(office, one, get_model, method="GET", scope=INFERENCE)
 
 
 async def health(request: Request) -> Response:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import json
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +12,9 @@ from causerie.serve.errors import ApiError
 from causerie.serve.limits import MAX_BODY
 
 Shape = TypeVar("Shape", bound=BaseModel)
+
+UNSERVED: Final = ("extra_forbidden", "not_served")
+"""Kinds of faults that a lenient server passes over: unknown fields, and fields that it cannot honour."""
 
 
 async def read_body(request: Request) -> bytes:
@@ -38,18 +42,44 @@ def _too_large() -> ApiError:
 
 
 async def read_shape(request: Request, shape: type[Shape]) -> Shape:
-    """The body as a request model.
+    """The body as a request model; an empty one is an empty object.
+
+    A lenient server leaves out fields that it does not know or cannot honour, noting them in `request.state.ignored`.
 
     Raises:
         ApiError: 400 naming the first field that does not fit, 413.
     """
-    body = await read_body(request)
+    return parse_shape(await read_body(request) or b"{}", shape, getattr(request.state, "ignored", None))
+
+
+def parse_shape(body: bytes, shape: type[Shape], ignored: list[str] | None = None) -> Shape:
+    """Bytes as a request model; see `read_shape`. `ignored`, when given, takes the names of fields left out.
+
+    Raises:
+        ApiError: 400.
+    """
     try:
-        return shape.model_validate_json(body)
+        try:
+            return shape.model_validate_json(body)
+        except ValidationError as error:
+            kept = None if ignored is None else _without_unserved(body, error, ignored)
+            if kept is None:
+                raise
+            return shape.model_validate_json(kept)
     except ValidationError as error:
         raise _unfit(error) from error
     except (ValueError, RecursionError) as error:  # what the parser itself may raise for absurd input
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+
+
+def _without_unserved(body: bytes, error: ValidationError, ignored: list[str]) -> bytes | None:
+    """The body without the top-level fields that are unknown or not served; None when it has none."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    unserved = {str(fault["loc"][0]) for fault in faults if fault["type"] in UNSERVED and fault["loc"]}
+    if not unserved:
+        return None
+    ignored += sorted(unserved)
+    return json.dumps({name: value for name, value in json.loads(body).items() if name not in unserved}).encode()
 
 
 def _unfit(error: ValidationError) -> ApiError:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from causerie.serve.answer import ChatDelta, off_loop
+from causerie.infer import Grammar
+from causerie.serve.answer import Alternatives, ChatDelta, off_loop
 from causerie.serve.body import read_shape
+from causerie.serve.chat_shapes import (
+    ChatCompletionRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    ResponseFormat,
+)
 from causerie.serve.drawing import Choice, Job, add_usage, admitted, draw, draw_all
-from causerie.serve.events import EventStream, frame, until_gone
+from causerie.serve.events import EventStream, closed_off, frame, numbered, until_gone
 from causerie.serve.keys import Principal
 from causerie.serve.naming import answer_headers, asked_model, fingerprint
 from causerie.serve.pool import Served
-from causerie.serve.routes import Office
-from causerie.serve.shapes import ChatCompletionRequest
+from causerie.serve.routes import ApiRoute, Office
+from causerie.serve.stored_completions import keep_completion
+from causerie.serve.tools import PREFILL, CallParser, Piece, ToolUse, plain_messages
 from causerie.store import new_id
 from causerie.text import Tokenizer
 
@@ -27,19 +37,65 @@ async def create_chat_completion(office: Office, request: Request, principal: Pr
     """Answer a conversation."""
     asked = await read_shape(request, ChatCompletionRequest)
     model = asked_model(request, asked.model)
-    if asked.stream:
-        headers: dict[str, str] = {}
-        frames = _frames(office, request, principal, asked, model, headers)
+    if asked.store:
+        _ = office.objects  # refused here on a server that keeps nothing
+    if not asked.stream:
+        return await until_gone(request.receive, _whole(office, request, principal, asked, model))
+    headers: dict[str, str] = {}
+    id = new_id("chatcmpl")
+    frames = _frames(office, request, principal, asked, model, headers, id)
+    if not asked.store:
         return await EventStream.begun(frames, office.drain, headers)
-    return await until_gone(request.receive, _whole(office, request, principal, asked, model))
+    try:
+        first = await anext(frames)
+    except BaseException:
+        await frames.aclose()
+        raise
+    replay = office.replays.start(id, principal.owner, closed_off(first, frames))
+    return await EventStream.begun(numbered(replay.follow(), 0), office.drain, headers, last=b"")
+
+
+def tool_use(asked: ChatCompletionRequest) -> ToolUse:
+    """What the request says about tools."""
+    choice = asked.tool_choice
+    if choice == "none" or not asked.tools:
+        return ToolUse()
+    tools = tuple(tool.function.model_dump(exclude_none=True, exclude={"strict"}) for tool in asked.tools)
+    named = choice.function.name if isinstance(choice, NamedTool) else None
+    return ToolUse(tools, required=choice == "required" or named is not None, named=named)
+
+
+def format_grammar(format: ResponseFormat | None) -> Grammar | None:
+    """What an answer in a format is held to."""
+    if isinstance(format, JsonObjectFormat):
+        return Grammar("json_object")
+    if isinstance(format, JsonSchemaFormat):
+        return Grammar.json_schema(format.json_schema.schema_ or {})
+    return None
+
+
+async def prepare_chat(
+    served: Served,
+    messages: Sequence[dict[str, Any]],
+    use: ToolUse,
+    format: Grammar | None,
+    params: Any,
+    n: int = 1,
+) -> Job:
+    """The drawing of answers to a conversation, with its tools and the format of the answer."""
+    chat = served.need_chat()
+    turns = plain_messages(messages, use)
+    size = sum(len(turn["content"]) for turn in turns)
+    prompt: list[int] = await off_loop(chat.prompt, turns, size=size)
+    if use.required:
+        prompt = [*prompt, *served.tokenizer.encode(PREFILL)]
+    return Job(served, [prompt], n, replace(params, grammar=use.grammar(format)), chat.stop_ids)
 
 
 async def _prepare(asked: ChatCompletionRequest, served: Served) -> Job:
-    chat = served.need_chat()
     messages = [message.as_message() for message in asked.messages]
-    size = sum(len(message["content"]) for message in messages)
-    prompt: list[int] = await off_loop(chat.prompt, messages, size=size)
-    return Job(served, [prompt], asked.n or 1, asked.answer_params(), chat.stop_ids)
+    format = format_grammar(asked.response_format)
+    return await prepare_chat(served, messages, tool_use(asked), format, asked.answer_params(), asked.n or 1)
 
 
 async def _whole(
@@ -47,16 +103,23 @@ async def _whole(
 ) -> Response:
     async with admitted(office, request, principal, model, lambda served: _prepare(asked, served)) as (job, meter):
         choices = await draw_all(job, meter)
-        body = _top(job.served, "chat.completion") | {
-            "choices": [_choice(number, choice, job, asked) for number, choice in enumerate(choices)],
-            "usage": add_usage(choices, job.prompts),
-        }
-        return JSONResponse(body, headers=answer_headers(meter, job.served))
+        body = _body(new_id("chatcmpl"), job, choices, asked)
+        headers = answer_headers(meter, job.served)
+    if asked.store:
+        await keep_completion(office.objects, principal.owner, body, asked, meter.request_id)
+    return JSONResponse(body, headers=headers)
 
 
-def _top(served: Served, kind: str) -> dict[str, Any]:
+def _body(id: str, job: Job, choices: Sequence[Choice], asked: ChatCompletionRequest) -> dict[str, Any]:
+    return _top(id, job.served, "chat.completion") | {
+        "choices": [_choice(number, choice, job, asked) for number, choice in enumerate(choices)],
+        "usage": add_usage(choices, job.prompts),
+    }
+
+
+def _top(id: str, served: Served, kind: str) -> dict[str, Any]:
     return {
-        "id": new_id("chatcmpl"),
+        "id": id,
         "object": kind,
         "created": int(time.time()),
         "model": served.version.label,
@@ -66,22 +129,51 @@ def _top(served: Served, kind: str) -> dict[str, Any]:
 
 
 def _choice(number: int, choice: Choice, job: Job, asked: ChatCompletionRequest) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []}
-    logprobs = token_logprobs(job.served.tokenizer, choice.ids, choice.logprobs) if asked.logprobs else None
-    return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": choice.finish}
+    text, calls = split_calls(choice.text, tool_use(asked))
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+    if calls:
+        message |= {"content": text or None, "tool_calls": calls}
+    finish = "tool_calls" if calls and choice.finish == "stop" else choice.finish
+    logprobs = None
+    if asked.logprobs:
+        logprobs = token_logprobs(job.served.tokenizer, choice.ids, choice.logprobs, choice.top_logprobs)
+    return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
-def token_logprobs(tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence[float]) -> dict[str, Any]:
+def split_calls(text: str, use: ToolUse) -> tuple[str, list[dict[str, Any]]]:
+    """An answer's content, and the tool calls in it."""
+    if not use.offered:
+        return text, []
+    parser = CallParser(inside=use.required)
+    content = ""
+    calls: list[dict[str, Any]] = []
+    for piece in (*parser.push(text), *parser.finish()):
+        if piece.kind == "text":
+            content += piece.text
+        elif piece.kind == "call":
+            calls.append({"id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": ""}})
+        else:
+            calls[piece.index]["function"]["arguments"] += piece.text
+    return (content.strip() if calls else content), calls
+
+
+def token_logprobs(
+    tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence[float], top: Alternatives = ()
+) -> dict[str, Any]:
     """The `logprobs` object of some tokens; special tokens (the end of the turn) are left out."""
     special = set(tokenizer.special.values())
     rows = []
-    for token, logprob in zip(ids, logprobs, strict=True):
+    for place, (token, logprob) in enumerate(zip(ids, logprobs, strict=True)):
         if token in special:
             continue
-        raw = tokenizer.token_bytes(token)
-        row = {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": logprob, "top_logprobs": []}
-        rows.append(row)
+        others = [_token(tokenizer, other, value) for other, value in (top[place] if place < len(top) else ())]
+        rows.append(_token(tokenizer, token, logprob) | {"top_logprobs": others})
     return {"content": rows, "refusal": None}
+
+
+def _token(tokenizer: Tokenizer, id: int, logprob: float) -> dict[str, Any]:
+    raw = tokenizer.token_bytes(id)
+    return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": logprob}
 
 
 async def _frames(
@@ -91,6 +183,7 @@ async def _frames(
     asked: ChatCompletionRequest,
     model: str,
     headers: dict[str, str],
+    id: str,
 ) -> AsyncGenerator[bytes, None]:
     """Events of a streamed answer: roles first, then text as it comes, an end for each choice, usage if asked for.
 
@@ -98,33 +191,72 @@ async def _frames(
     """
     async with admitted(office, request, principal, model, lambda served: _prepare(asked, served)) as (job, meter):
         headers.update(answer_headers(meter, job.served))
-        top = _top(job.served, "chat.completion.chunk")
+        top = _top(id, job.served, "chat.completion.chunk")
         if asked.include_usage:
             top["usage"] = None
         choices = [Choice() for _ in range(job.n)]
+        use = tool_use(asked)
+        parsers = [CallParser(inside=use.required) if use.offered else None for _ in choices]
         opening = {"role": "assistant", "content": "", "refusal": None}
         yield b"".join(frame(top | {"choices": [_part(number, opening)]}) for number in range(job.n))
         async with aclosing(draw(job, meter)) as deltas:
             async for number, delta in deltas:
                 choices[number].add(delta)
-                for part in _parts(number, delta, job.served, bool(asked.logprobs)):
+                for part in _parts(number, delta, job.served, bool(asked.logprobs), parsers[number]):
                     yield frame(top | {"choices": [part]})
         if asked.include_usage:
             yield frame(top | {"choices": [], "usage": add_usage(choices, job.prompts)})
+    if asked.store:
+        body = _body(id, job, choices, asked)
+        await keep_completion(office.objects, principal.owner, body, asked, meter.request_id)
 
 
-def _parts(number: int, delta: ChatDelta, served: Served, with_logprobs: bool) -> list[dict[str, Any]]:
-    """The chunks of one delta: its text (and log-probabilities), then its end."""
+def _parts(
+    number: int, delta: ChatDelta, served: Served, with_logprobs: bool, parser: CallParser | None
+) -> list[dict[str, Any]]:
+    """The chunks of one delta: its text or calls (and log-probabilities), then its end."""
     parts = []
-    logprobs = token_logprobs(served.tokenizer, delta.ids, delta.logprobs) if with_logprobs else None
-    if delta.text or (logprobs and logprobs["content"]):
-        parts.append(_part(number, {"content": delta.text}, logprobs))
-    if delta.finish:
-        parts.append(_part(number, {}, None, delta.finish))
+    logprobs = None
+    if with_logprobs:
+        logprobs = token_logprobs(served.tokenizer, delta.ids, delta.logprobs, delta.top_logprobs)
+    finish: str | None = delta.finish
+    if parser is None:
+        if delta.text or (logprobs and logprobs["content"]):
+            parts.append(_part(number, {"content": delta.text}, logprobs))
+    else:
+        pieces = parser.push(delta.text) + (parser.finish() if finish else [])
+        parts += [_part(number, _piece_delta(piece)) for piece in pieces]
+        if logprobs and logprobs["content"]:
+            parts.append(_part(number, {}, logprobs))
+        finish = "tool_calls" if parser.calls and finish == "stop" else finish
+    if finish:
+        parts.append(_part(number, {}, None, finish))
     return parts
+
+
+def _piece_delta(piece: Piece) -> dict[str, Any]:
+    if piece.kind == "text":
+        return {"content": piece.text}
+    if piece.kind == "call":
+        function = {"name": piece.name, "arguments": ""}
+        return {"tool_calls": [{"index": piece.index, "id": piece.id, "type": "function", "function": function}]}
+    return {"tool_calls": [{"index": piece.index, "function": {"arguments": piece.text}}]}
 
 
 def _part(
     number: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, finish: str | None = None
 ) -> dict[str, Any]:
     return {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+
+
+ROUTES: Final = (
+    ApiRoute(
+        "POST",
+        "chat/completions",
+        create_chat_completion,
+        "chat",
+        "create",
+        deployment=True,
+        body=ChatCompletionRequest,
+    ),
+)

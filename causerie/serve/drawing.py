@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 
 from causerie.core import seed_for
-from causerie.serve.answer import AnswerParams, ChatDelta, Usage, sampling_for, text_stream, with_seed
+from causerie.serve.answer import Alternatives, AnswerParams, ChatDelta, Usage, sampling_for, text_stream, with_seed
 from causerie.serve.keys import Principal
 from causerie.serve.metering import Meter
 from causerie.serve.pool import Served
@@ -27,6 +27,9 @@ class Choice:
     logprobs: list[float] = field(default_factory=list)
     finish: str | None = None
     usage: Usage | None = None
+    top_logprobs: list[Any] = field(default_factory=list)
+    prompt_logprobs: Sequence[float | None] | None = None
+    prompt_top_logprobs: Alternatives | None = None
 
     def add(self, delta: ChatDelta) -> None:
         """Append a delta."""
@@ -35,6 +38,14 @@ class Choice:
         self.logprobs += delta.logprobs
         self.finish = delta.finish or self.finish
         self.usage = delta.usage or self.usage
+        self.top_logprobs += delta.top_logprobs
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs, self.prompt_top_logprobs = delta.prompt_logprobs, delta.prompt_top_logprobs
+
+    @property
+    def mean_logprob(self) -> float:
+        """Nats per token, by which the best of several answers is found."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else float("-inf")
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ async def admitted(
         CauserieError: CAU-6003, CAU-6006 and what `prepare` raises. ApiError: 429.
     """
     pool = office.pool
-    async with pool.lease(model) as served:
+    async with pool.lease(model, principal.owner) as served:
         job = await prepare(served)
         sampling_for(served, max(map(len, job.prompts)), job.params, job.stop_ids)
         with (
@@ -127,7 +138,13 @@ def add_usage(choices: Sequence[Choice], prompts: Sequence[list[int]]) -> dict[s
         "prompt_tokens": given,
         "completion_tokens": drawn,
         "total_tokens": given + drawn,
-        "prompt_tokens_details": {"cached_tokens": cached},
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 

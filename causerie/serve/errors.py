@@ -15,6 +15,8 @@ ERRORS: Final = {
     "CAU-6004": "The engine could not give an answer.",
     "CAU-6005": "The model cannot be served: its folder has no chat format.",
     "CAU-6006": "The server has as much work as it takes; try again later.",
+    "CAU-6007": "A route of the API does not say what its caller must be allowed to do, or is there twice.",
+    "CAU-6008": "A job's grader failed.",
 }
 """Codes raised by this room."""
 

@@ -50,9 +50,34 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def frame(value: Mapping[str, Any]) -> bytes:
-    """One server-sent event with a JSON object."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+def frame(value: Mapping[str, Any], name: str | None = None) -> bytes:
+    """One server-sent event with a JSON object; `name` is its event type."""
+    data = b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return data if name is None else b"event: " + name.encode() + b"\n" + data
+
+
+async def closed_off(
+    first: bytes, frames: AsyncGenerator[bytes, None], last: bytes = DONE
+) -> AsyncGenerator[bytes, None]:
+    """A stream's events from the first one, already drawn, to its end: what goes wrong becomes an event too."""
+    yield first
+    try:
+        async with aclosing(frames) as stream:
+            async for piece in stream:
+                yield piece
+    except Exception as error:  # the status line is sent already: the error goes into the stream
+        yield frame(as_api_error(error).body())
+    if last:
+        yield last
+
+
+async def numbered(events: AsyncGenerator[bytes, None], begin: int) -> AsyncGenerator[bytes, None]:
+    """The events with SSE ids from `begin` on, by which a client can ask for the rest."""
+    async with aclosing(events) as stream:
+        number = begin
+        async for event in stream:
+            yield b"id: %d\n" % number + event
+            number += 1
 
 
 class Drain:
@@ -88,12 +113,18 @@ class EventStream(Response):
         frames: the further events as bytes.
         drain: see `Drain`.
         headers: further response headers.
+        last: what ends the stream.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, first: bytes, frames: AsyncGenerator[bytes, None], drain: Drain, headers: Mapping[str, str]
+        self,
+        first: bytes,
+        frames: AsyncGenerator[bytes, None],
+        drain: Drain,
+        headers: Mapping[str, str],
+        last: bytes = DONE,
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -101,11 +132,14 @@ class EventStream(Response):
         self._first = first
         self._frames = frames
         self._drain = drain
+        self._last = last
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
         del self.headers["content-length"]
 
     @classmethod
-    async def begun(cls, frames: AsyncGenerator[bytes, None], drain: Drain, headers: Mapping[str, str]) -> EventStream:
+    async def begun(
+        cls, frames: AsyncGenerator[bytes, None], drain: Drain, headers: Mapping[str, str], last: bytes = DONE
+    ) -> EventStream:
         """The answer once its first event is drawn; `headers` may be filled by then.
 
         Raises:
@@ -116,7 +150,7 @@ class EventStream(Response):
         except BaseException:
             await frames.aclose()
             raise
-        return cls(first, frames, drain, headers)
+        return cls(first, frames, drain, headers, last)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until the last one or until the client leaves."""
@@ -161,7 +195,7 @@ class EventStream(Response):
         return b"".join(ready)
 
     async def _produce(self, queue: asyncio.Queue[bytes | None]) -> None:
-        last = DONE
+        last = self._last
         await queue.put(self._first)
         try:
             async with aclosing(self._frames) as frames:
@@ -171,8 +205,8 @@ class EventStream(Response):
             if not self._drain.draining:
                 raise
             ending = ApiError(503, "the server is stopping", type="server_error", code="server_stopping")
-            last = frame(ending.body()) + DONE
+            last = frame(ending.body()) + self._last
         except Exception as error:  # the status line is sent already: the error goes into the stream
-            last = frame(as_api_error(error).body()) + DONE
+            last = frame(as_api_error(error).body()) + self._last
         await queue.put(last)
         await queue.put(None)

@@ -15,13 +15,14 @@ from sqlalchemy import insert, select, update
 from starlette.requests import Request
 
 from causerie.serve.errors import ApiError
+from causerie.serve.scopes import INFERENCE, Need
 from causerie.store import Store, api_keys, new_id, now
 
 PREFIX: Final = "sk-cau-"
 SHOWN: Final = 12
 """Characters of a key that are stored and listed, to tell keys apart."""
-INFERENCE: Final = "inference"
-"""Scope of listing models and drawing answers."""
+DEFAULT_PROJECT: Final = "default"
+"""Project of keys without one, and of the local user."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,16 @@ class Principal:
     key_id: str | None
     user: str | None
     scopes: tuple[str, ...]
+    project: str | None = None
 
-    def may(self, scope: str) -> bool:
-        """Whether it holds a scope; `*` holds all."""
-        return scope in self.scopes or "*" in self.scopes
+    @property
+    def owner(self) -> str:
+        """The project that its objects belong to."""
+        return self.project or DEFAULT_PROJECT
+
+    def may(self, need: Need) -> bool:
+        """Whether its scopes contain an action."""
+        return need.within(self.scopes)
 
 
 LOCAL: Final = Principal(None, None, ("*",))
@@ -77,7 +84,7 @@ def find_key(store: Store, key: str) -> Principal | None:
     row = store.first(select(api_keys).where(api_keys.c.sha256 == digest))
     if row is None or row.revoked is not None or not compare_digest(row.sha256, digest):
         return None
-    return Principal(row.id, row.user, tuple(row.scopes))
+    return Principal(row.id, row.user, tuple(row.scopes), row.project)
 
 
 def credential(request: Request) -> str | None:
@@ -103,11 +110,11 @@ class Doorkeeper:
         self.required = required
         self._hosts = frozenset({"localhost", "127.0.0.1", "[::1]", *hosts})
 
-    async def identify(self, request: Request, scope: str) -> Principal:
-        """The caller, checked for the scope of the route.
+    async def identify(self, request: Request, need: Need) -> Principal:
+        """The caller, checked for what the route needs.
 
         Raises:
-            ApiError: 401 without a valid key, 403 without the scope or from another site's page.
+            ApiError: 401 without a valid key, 403 without the right or from another site's page.
         """
         key = credential(request)
         known = await asyncio.to_thread(find_key, self._store, key) if key and self._store else None
@@ -117,8 +124,9 @@ class Doorkeeper:
         if known is None:
             self._refuse_other_sites(request)
         principal = known or LOCAL
-        if not principal.may(scope):
-            raise ApiError(403, f"this key lacks the scope {scope!r}", type="permission_error", code="missing_scope")
+        if not principal.may(need):
+            message = f"this key lacks the scope {need.resource}.{need.action}"
+            raise ApiError(403, message, type="permission_error", code="missing_scope")
         return principal
 
     def _refuse_other_sites(self, request: Request) -> None:

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from causerie.core import CauserieError, read_manifest
+from causerie.core import CauserieError, read_json, read_manifest
 from causerie.hub import weights_key
 from causerie.infer import EngineClient, EngineConfig, Event, Sampling
 from causerie.serve.errors import model_not_found
@@ -45,6 +45,16 @@ class EngineLike(Protocol):
     def generate(self, prompt_ids: list[int], sampling: Sampling, *, salt: str = "") -> AsyncIterator[Event]:
         """Events of one completion, from an async generator whose closing cancels it; cached prompts are shared
         only within a salt."""
+        ...
+
+
+class EmbeddingEngine(EngineLike, Protocol):
+    """An engine that can also give embeddings."""
+
+    async def embed(
+        self, batch: list[list[int]], *, pooling: Literal["mean", "last"] = "mean", adapter: str | None = None
+    ) -> list[list[float]]:
+        """One vector of length 1 for each list of ids."""
         ...
 
 
@@ -80,6 +90,18 @@ class Served:
     active: int = 0
     retired: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    owner: str | None = None
+    """The project that alone sees it; None for everybody."""
+    shared: set[str] = field(default_factory=set)
+    """Further projects that may use it."""
+    adapter: str | None = None
+    """Name of the adapter within an engine that other versions use too."""
+    host: Served | None = None
+    """The version whose engine it uses."""
+
+    def seen_by(self, owner: str | None) -> bool:
+        """Whether a project may use it; None asks for the server itself."""
+        return owner is None or self.owner in (None, owner) or owner in self.shared
 
     @property
     def max_seq_len(self) -> int:
@@ -126,8 +148,8 @@ class EnginePool:
         """What is being served, by the name that callers ask for, in the order in which it was loaded."""
         return list(self._served.items())
 
-    def get(self, model: str) -> Served:
-        """The served version for `name` or `name@N`.
+    def get(self, model: str, owner: str | None = None) -> Served:
+        """The served version for `name` or `name@N`, among those that a project sees (None: all).
 
         Raises:
             CauserieError: CAU-6003.
@@ -136,23 +158,27 @@ class EnginePool:
         if found is None:
             current = self._served.get(model.rpartition("@")[0])
             found = current if current is not None and current.version.label == model else None
-        if found is None:
+        if found is None or not found.seen_by(owner):
             raise model_not_found(model)
         return found
 
-    async def load(self, name: str, folder: Path, version: int | None = None) -> Served:
+    async def load(self, name: str, folder: Path, version: int | None = None, *, owner: str | None = None) -> Served:
         """Start an engine for a folder and serve it as `name`; what had the name before is replaced (see `swap`).
 
         Args:
             name: what callers ask for; `name@N` keeps another version available beside the promoted one.
             folder: model or adapter folder with tokenizer files.
             version: the version's number in the registry.
+            owner: the project that alone may use it; None for everybody.
+
+        An adapter of a model that is being served joins that model's engine instead of starting one.
 
         Raises:
             CauserieError: CAU-1201 for a folder without tokenizer, CAU-31xx when the engine cannot start.
         """
         async with self._changing.setdefault(name, asyncio.Lock()):
             served = await self._start(name, folder, version)
+            served.owner = owner
             old = self._served.get(name)
             self._served[name] = served
             if old is not None:
@@ -162,6 +188,16 @@ class EnginePool:
     async def swap(self, name: str, folder: Path, version: int | None = None) -> Served:
         """Replace what `name` serves: answers under way end on the old version, new ones begin on the new."""
         return await self.load(name, folder, version)
+
+    def share(self, name: str, projects: Iterable[str]) -> None:
+        """Let further projects use a model that is being served."""
+        if name in self._served:
+            self._served[name].shared.update(projects)
+
+    def unshare(self, name: str, project: str) -> None:
+        """Take that back."""
+        if name in self._served:
+            self._served[name].shared.discard(project)
 
     async def unload(self, name: str) -> None:
         """Stop serving a name; returns when its last answer has ended.
@@ -180,9 +216,33 @@ class EnginePool:
         base = name.rpartition("@")[0] if number is not None and name.endswith(f"@{number}") else name
         key = await asyncio.to_thread(folder_key, folder)
         version = ServedVersion(base, number, key, chat.name if chat else None)
+        created = int(time.time())
+        host = self._host_of(folder)
+        if host is not None:
+            adapter = f"{name}-{key[:8]}"
+            host.active += 1
+            try:
+                await host.engine.load_adapter(adapter, folder)  # type: ignore[attr-defined]
+            except CauserieError as error:  # it does not fit, or is there already: an engine of its own always works
+                host.active -= 1
+                log.info("%s gets an engine of its own: %s", name, error.cause)
+            else:
+                return Served(version, folder, tokenizer, chat, host.engine, created, adapter=adapter, host=host)
         engine = self._make(folder)
         await engine.start()
-        return Served(version, folder, tokenizer, chat, engine, int(time.time()))
+        return Served(version, folder, tokenizer, chat, engine, created)
+
+    def _host_of(self, folder: Path) -> Served | None:
+        """The served version whose weights an adapter was made for; None for folders that are no adapters."""
+        if not (folder / "adapter_config.json").is_file():
+            return None
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        if not isinstance(base, str):
+            return None
+        place = (folder / base).resolve()
+        hosts = [each for each in self._served.values() if each.host is None and not each.retired]
+        able = [each for each in hosts if hasattr(each.engine, "load_adapter")]
+        return next((each for each in able if each.folder.resolve() == place), None)
 
     def _retire(self, served: Served) -> asyncio.Task[None]:
         served.retired = True
@@ -191,27 +251,29 @@ class EnginePool:
         task.add_done_callback(self._retiring.discard)
         return task
 
-    @staticmethod
-    async def _stop_when_idle(served: Served) -> None:
+    async def _stop_when_idle(self, served: Served) -> None:
         if served.active:
             await served.idle.wait()
-        await served.engine.stop()
+        if served.host is None:
+            await served.engine.stop()
+            return
+        with contextlib.suppress(CauserieError):
+            await served.engine.unload_adapter(served.adapter)  # type: ignore[attr-defined]
+        _release(served.host)
 
     @asynccontextmanager
-    async def lease(self, model: str) -> AsyncIterator[Served]:
-        """Hold the version that serves `model` for the block: it stays until the block ends.
+    async def lease(self, model: str, owner: str | None = None) -> AsyncIterator[Served]:
+        """Hold the version that serves `model` for a project for the block: it stays until the block ends.
 
         Raises:
             CauserieError: CAU-6003.
         """
-        served = self.get(model)
+        served = self.get(model, owner)
         served.active += 1
         try:
             yield served
         finally:
-            served.active -= 1
-            if served.retired and not served.active:
-                served.idle.set()
+            _release(served)
 
     async def close(self) -> None:
         """Stop every engine, also those with answers under way."""
@@ -219,12 +281,18 @@ class EnginePool:
         retiring = list(self._retiring)
         for task in retiring:
             task.cancel()
-        engines = [served.engine for served in self._served.values()]
+        engines = [served.engine for served in self._served.values() if served.host is None]
         self._served.clear()
         stops: list[Awaitable[None]] = [engine.stop() for engine in engines]
         for result in await asyncio.gather(*retiring, *stops, return_exceptions=True):
             if isinstance(result, Exception):
                 log.error("an engine did not stop in order: %s", result)
+
+
+def _release(served: Served) -> None:
+    served.active -= 1
+    if served.retired and not served.active:
+        served.idle.set()
 
 
 def _chat_or_none(tokenizer: Tokenizer) -> ChatFormat | None:

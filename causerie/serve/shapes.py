@@ -1,26 +1,41 @@
 """Request bodies as pydantic models: strict types, every number and length bounded, unknown fields refused.
 
 Fields that clients send out of habit and that change nothing here (`user`, `metadata`, ...) are accepted. Fields that
-would change the answer and are not served (tools, images, `top_logprobs`, ...) are refused, never ignored.
+would change the answer and are not served (audio, web search, ...) are refused, never ignored, unless the server is
+lenient; then they are named in the answer's header `x-causerie-ignored`.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from causerie.serve.answer import AnswerParams
 from causerie.serve.limits import (
     MAX_BIASES,
     MAX_CHOICES,
-    MAX_MESSAGES,
+    MAX_METADATA,
     MAX_NAME,
     MAX_PROMPTS,
+    MAX_SCHEMA,
     MAX_STOP_LENGTH,
     MAX_STOPS,
     MAX_TEXT,
     MAX_TOKENS,
+    MAX_TOP_LOGPROBS,
 )
 
 INT64: Final = 2**63
@@ -34,7 +49,7 @@ def _no_nul(text: str) -> str:
 
 def _is_off(value: Any) -> Any:
     if value not in (None, False, [], {}, "none", 0):
-        raise ValueError("this is not supported by this server")
+        raise PydanticCustomError("not_served", "this is not supported by this server")
     return value
 
 
@@ -54,28 +69,45 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TextPart(Strict):
-    """A part of a message's content; texts only."""
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(max_length=64), AfterValidator(_no_nul)],
+        Annotated[str, StringConstraints(max_length=512), AfterValidator(_no_nul)],
+    ],
+    Field(max_length=MAX_METADATA),
+]
+"""Sixteen pairs at most that callers keep with an object."""
+FilePurpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
-    type: Literal["text"]
-    text: Text
+
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        length = len(json.dumps(value))
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the schema is nested too deeply") from error
+    if length > MAX_SCHEMA:
+        raise ValueError(f"the schema is longer than {MAX_SCHEMA} characters")
+    return value
 
 
-class ChatMessage(Strict):
-    """One message of a conversation."""
+Schema = Annotated[dict[str, Any], AfterValidator(_small)]
+"""A JSON schema; what it says is checked where it is compiled."""
+Plain = Annotated[dict[str, Any], AfterValidator(_small)]
+"""A JSON object of the caller's own making."""
+FunctionName = Annotated[str, StringConstraints(pattern=r"\A[a-zA-Z0-9_.-]{1,64}$")]
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
-    name: Short | None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Unsupported = None
 
-    def as_message(self) -> dict[str, str]:
-        """Role and text; "developer" is what newer clients call "system"."""
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+class FileExpiry(Strict):
+    """When a file is deleted by itself."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3600, le=30 * 24 * 3600)]
+
+
+class MetadataRequest(Strict):
+    """POST to an object of which only the metadata can change."""
+
+    metadata: Metadata | None = None
 
 
 class StreamOptions(Strict):
@@ -85,10 +117,10 @@ class StreamOptions(Strict):
     include_obfuscation: bool | None = None
 
 
-class ResponseFormat(Strict):
-    """Plain text only."""
-
-    type: Literal["text"]
+def _needs_stream(value: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+    if value is not None and not info.data.get("stream"):
+        raise PydanticCustomError("not_served", "stream_options is allowed only with stream = true")
+    return value
 
 
 class Drawing(Strict):
@@ -97,7 +129,7 @@ class Drawing(Strict):
     model: Name | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: Annotated[StreamOptions | None, AfterValidator(_needs_stream)] = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
@@ -107,7 +139,7 @@ class Drawing(Strict):
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[Short, Annotated[Number, Field(ge=-100, le=100)]] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     user: Short | None = None
 
     @field_validator("logit_bias")
@@ -117,14 +149,8 @@ class Drawing(Strict):
             raise ValueError(f"at most {MAX_BIASES} tokens can be biased")
         for key in value or {}:
             if not (key.isascii() and key.isdigit() and len(key) < 10):
-                raise ValueError(f"{key[:20]!r} is not a token id")
+                raise PydanticCustomError("not_served", "{key} is not a token id", {"key": repr(key[:20])})
         return value
-
-    @model_validator(mode="after")
-    def _stream_options_need_stream(self) -> Drawing:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is allowed only with stream = true")
-        return self
 
     @property
     def include_usage(self) -> bool:
@@ -150,31 +176,6 @@ class Drawing(Strict):
         )
 
 
-class ChatCompletionRequest(Drawing):
-    """POST v1/chat/completions."""
-
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Unsupported = None
-    response_format: ResponseFormat | None = None
-    metadata: dict[Short, Short] | None = None
-    service_tier: Short | None = None
-    safety_identifier: Short | None = None
-    prompt_cache_key: Short | None = None
-    parallel_tool_calls: bool | None = None
-    modalities: list[Literal["text"]] | None = None
-    store: Literal[False] | None = None
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
-    functions: Unsupported = None
-    function_call: Unsupported = None
-
-    def answer_params(self) -> AnswerParams:
-        """The answer's parameters; `max_completion_tokens` wins over its older name `max_tokens`."""
-        return self.params(self.max_completion_tokens or self.max_tokens, bool(self.logprobs))
-
-
 class CompletionRequest(Drawing):
     """POST v1/completions."""
 
@@ -185,20 +186,27 @@ class CompletionRequest(Drawing):
         | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
-    """0 gives the log-probability of each token drawn; alternatives are not served."""
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    suffix: Unsupported = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """Give each token's log-probability, and so many of the likeliest tokens beside it."""
+    best_of: Annotated[int, Field(ge=0, le=MAX_CHOICES)] | None = None
+    """Draw so many and give the `n` likeliest; 0 is as none."""
+    suffix: Text | None = None
+    """What comes after the gap that is to be filled."""
 
     @model_validator(mode="after")
     def _bounded(self) -> CompletionRequest:
-        if self.best_of is not None and self.best_of != (self.n or 1):
-            raise ValueError("best_of is supported only where it equals n")
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo together with logprobs is not supported by this server")
-        if len(self.prompts()) * (self.n or 1) > MAX_CHOICES:
+        if self.best_of and self.best_of < (self.n or 1):
+            raise ValueError("best_of is less than n")
+        if self.best_of and self.best_of > (self.n or 1) and self.stream:
+            raise ValueError("a stream cannot be the best of several: leave out best_of or stream")
+        if len(self.prompts()) * self.drawn > MAX_CHOICES:
             raise ValueError(f"at most {MAX_CHOICES} answers (prompts times n) can be drawn at once")
         return self
+
+    @property
+    def drawn(self) -> int:
+        """Answers drawn for each prompt, of which the best `n` are given."""
+        return max(self.n or 1, self.best_of or 1)
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts as a list, each a text or token ids."""
@@ -209,4 +217,7 @@ class CompletionRequest(Drawing):
 
     def answer_params(self) -> AnswerParams:
         """The answer's parameters; 16 tokens by default, as the OpenAI API has it."""
-        return self.params(self.max_tokens or 16, self.logprobs is not None)
+        most = 16 if self.max_tokens is None else self.max_tokens
+        params = self.params(most, self.logprobs is not None or self.drawn > (self.n or 1))
+        given = bool(self.echo) and self.logprobs is not None
+        return replace(params, top_logprobs=self.logprobs or 0, prompt_logprobs=given)

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy import UniqueConstraint as Unique
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The migration that this schema corresponds to."""
 
 metadata = MetaData(
@@ -184,3 +184,22 @@ usage = Table(
     Index(None, "time"),
 )
 """One row per request served: tokens, seconds to the first token (`ttft`) and to the last (`latency`)."""
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("parent", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("rank", BigInteger, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("status", Text),
+    Column("body", JSON, nullable=False),
+    Index("ix_objects_list", "kind", "owner", "parent", "rank"),
+    Index("ix_objects_status", "kind", "status"),
+)
+"""What the API keeps (files, jobs, batches, responses, ...): OpenAI-shaped JSON documents, each a project's own.
+
+`parent` is the id of the object that it belongs to ("" for none), `owner` the project, `rank` the order of creation.
+"""

@@ -10,18 +10,24 @@ if TYPE_CHECKING:
     from causerie.train.artifacts import is_adapter, open_output, output_folder, save_trained
     from causerie.train.checkpoint import delete_checkpoints
     from causerie.train.finetuning import sft
-    from causerie.train.loop import Batch, Batches, Callback, FitResult, LossParts, Objective, fit, undisturbed
+    from causerie.train.loop import fit, undisturbed
     from causerie.train.machine import autocast, pick_device, uses_bf16
+    from causerie.train.meter import CONVENTION, goodput, matmul_peak
+    from causerie.train.objective import Batch, Batches, Callback, FitResult, LossParts, Objective
     from causerie.train.optim import Optimizers, make_optimizers
     from causerie.train.plot import loss_curve, plot_loss
     from causerie.train.pretraining import pretrain
+    from causerie.train.rules import batch_tokens, horizon
+    from causerie.train.world import World, open_world
 
 __getattr__ = lazy_names(
     __name__,
     {
-        **dict.fromkeys(
-            ("Batch", "Batches", "Callback", "FitResult", "LossParts", "Objective", "fit", "undisturbed"), "loop"
-        ),
+        **dict.fromkeys(("Batch", "Batches", "Callback", "FitResult", "LossParts", "Objective"), "objective"),
+        **dict.fromkeys(("CONVENTION", "goodput", "matmul_peak"), "meter"),
+        **dict.fromkeys(("World", "open_world"), "world"),
+        **dict.fromkeys(("batch_tokens", "horizon"), "rules"),
+        **dict.fromkeys(("fit", "undisturbed"), "loop"),
         **dict.fromkeys(("is_adapter", "open_output", "output_folder", "save_trained"), "artifacts"),
         **dict.fromkeys(("autocast", "pick_device", "uses_bf16"), "machine"),
         **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
@@ -33,6 +39,7 @@ __getattr__ = lazy_names(
 )
 
 __all__ = [
+    "CONVENTION",
     "ERRORS",
     "Batch",
     "Batches",
@@ -44,14 +51,20 @@ __all__ = [
     "PretrainConfig",
     "SftConfig",
     "TrainSettings",
+    "World",
     "autocast",
     "bad_setting",
+    "batch_tokens",
     "delete_checkpoints",
     "fit",
+    "goodput",
+    "horizon",
     "is_adapter",
     "loss_curve",
     "make_optimizers",
+    "matmul_peak",
     "open_output",
+    "open_world",
     "output_folder",
     "pick_device",
     "plot_loss",

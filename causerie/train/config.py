@@ -34,6 +34,8 @@ class TrainSettings:
     """Muon for the matrices inside the blocks with AdamW for everything else, or AdamW for all."""
     lr: float | None = None
     """Peak learning rate of AdamW; without it, a rule by model size (`default_lr`)."""
+    lr_scale: float = 1.0
+    """Multiplies AdamW's peak learning rate, given or by rule, in fine-tuning."""
     matrix_lr: float | None = None
     """Peak learning rate of Muon; without it, a rule by model size (`default_matrix_lr`)."""
     schedule: Literal["wsd", "cosine", "linear"] = "wsd"
@@ -45,7 +47,9 @@ class TrainSettings:
     final_lr: float = 0.05
     """Learning rate at the end as a share of the peak."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of the matrices; embeddings and gains have none."""
+    """Decoupled weight decay of the matrices, times the learning rate; embeddings and gains have none."""
+    cautious_decay: bool = False
+    """Decay only the weights that the update shrinks too (arXiv:2411.16085, as in NorMuon's cautious decay)."""
     grad_clip: float = 1.0
     """Largest norm of the mean gradient; 0 turns clipping off."""
     seed: int = 0
@@ -56,10 +60,27 @@ class TrainSettings:
     """Arithmetic of the matrix products; `auto` is bf16 where the processor has it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` takes a GPU if there is one."""
+    spike_sigmas: float = 6.0
+    """Skip an update whose loss or gradient norm lies this many deviations above the last 128; 0 means never."""
+    replay_every: int = 0
+    """Every so many updates, compute one twice and compare the bits: finds hardware that miscounts. 0 means never."""
+    exact_parts: int = 0
+    """Sum the gradients of this many parts of a batch (a power of two) in a fixed tree, so that 1, 2 or 4 processes give
+    the same bits; 0 adds micro-batches in turn, and shards the model when there are several processes."""
+    tensor_parallel: int = 1
+    """Processes that share each matrix product, of those that torchrun started; the rest share the model's weights."""
     checkpoint_every: int = 0
-    """Updates between checkpoints; 0 means about every two minutes."""
+    """Updates between checkpoints; 0 means by time, seldom enough to cost 2 % at most and every two minutes at least."""
     keep_checkpoints: int = 2
-    """Checkpoints kept while the run lasts."""
+    """Checkpoints kept while the run lasts, beside the best."""
+    export: Literal["last", "best"] = "last"
+    """Which weights the result gets: the last, or those of the best evaluation."""
+    resume: Path | None = None
+    """Run folder to go on from instead of this command's own, e.g. to lengthen a run with more --steps."""
+    allow_changed: bool = False
+    """Go on with --resume although data, tokenizer or settings differ; the differences are recorded."""
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where figures go beside the run's events.jsonl."""
     eval_every: int = 0
     """Updates between evaluations during the run; 0 means only before and after."""
     max_bad_steps: int = 3
@@ -75,16 +96,20 @@ class TrainSettings:
         Raises:
             CauserieError: CAU-4001 naming the field, its value and what it should be.
         """
-        for field in ("batch_size", "seq_len", "keep_checkpoints", "max_bad_steps"):
+        for field in ("batch_size", "seq_len", "keep_checkpoints", "max_bad_steps", "tensor_parallel"):
             _at_least(self, field, 1)
         for field in ("steps", "tokens"):
             if getattr(self, field) is not None:
                 _at_least(self, field, 1)
         for field in ("micro_batch", "warmup", "checkpoint_every", "eval_every", "weight_decay", "grad_clip"):
             _at_least(self, field, 0)
+        for field in ("spike_sigmas", "replay_every", "exact_parts"):
+            _at_least(self, field, 0)
+        if self.exact_parts & (self.exact_parts - 1) or (self.exact_parts and self.batch_size % self.exact_parts):
+            raise bad_setting("exact_parts", self.exact_parts, "a power of two that divides batch_size")
         for field in ("decay_fraction", "final_lr"):
             _within(self, field, 0.0, 1.0)
-        for field in ("lr", "matrix_lr", "minutes"):
+        for field in ("lr", "lr_scale", "matrix_lr", "minutes"):
             value = getattr(self, field)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise bad_setting(field, value, "a finite number above 0")

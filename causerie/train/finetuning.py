@@ -71,7 +71,8 @@ def sft(config: SftConfig, workspace: Path) -> Artifact:
         run.log("data", **data.counts())
         model = load_trainable(config)
         rows = PackedConversations(data.train, config)
-        settings = replace(config, steps=_steps(config, rows), lr=config.lr or default_sft_lr(model))
+        peak = (config.lr or default_sft_lr(model)) * config.lr_scale
+        settings = replace(config, steps=_steps(config, rows), lr=peak)
         callback = Callback(lambda model, step: heldout_loss(model, data.heldout, settings), every=config.eval_every)
         result = fit(model, answer_loss, rows, settings, run, callbacks=[callback])
         final = output_folder(config, workspace, kind, key)

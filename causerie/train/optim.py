@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from causerie.model import Transformer
 from causerie.train.config import TrainSettings
+from causerie.train.rules import default_lr, default_matrix_lr
 
 ADAM_BETAS = (0.9, 0.95)
-REFERENCE_WIDTH = 256
-REFERENCE_BATCH_TOKENS = 4096
 
 
 @dataclass
@@ -35,29 +34,50 @@ class Optimizers:
 
     def step(self) -> None:
         """Apply the gradients."""
+        cautious = [group for part in self.parts for group in part.param_groups if group.get("cautious_decay")]
+        before = [[p.detach().clone() for p in group["params"]] for group in cautious]
         for part in self.parts:
             part.step()
+        for group, old in zip(cautious, before, strict=True):
+            for parameter, weight in zip(group["params"], old, strict=True):
+                _decay_cautiously(parameter, weight, group["lr"] * group["cautious_decay"])
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients there are, in the parameters' order."""
+        return [p.grad for p in self.parameters() if p.grad is not None]
+
     def scale_and_clip(self, divisor: float, largest: float) -> float:
         """Divide the gradients by `divisor`, then scale them to norm `largest` if they exceed it (0: never).
 
         Returns:
-            The norm after the division and before the clipping.
+            The norm after the division and before the clipping; with sharded parameters that of the whole gradient.
         """
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        gradients = self.gradients()
         if not gradients:
             return math.nan
-        norm = float(nn.utils.get_total_norm(gradients)) / divisor
+        norm = float(_whole(nn.utils.get_total_norm(gradients))) / divisor
         if not math.isfinite(norm):
             return norm
         factor = min(1.0, largest / (norm + 1e-12)) if largest else 1.0
         torch._foreach_mul_(gradients, factor / divisor)
         return norm
+
+
+def _whole(value: Tensor) -> Tensor:
+    full = getattr(value, "full_tensor", None)
+    return value if full is None else full()
+
+
+@torch.no_grad()
+def _decay_cautiously(parameter: nn.Parameter, before: Tensor, factor: float) -> None:
+    """Decay the weights whose magnitude the update has lowered; the others keep what the gradient wants."""
+    lowered = (before - parameter) * before > 0
+    parameter.sub_(before * lowered, alpha=factor)
 
 
 def make_optimizers(model: Transformer, settings: TrainSettings) -> Optimizers:
@@ -68,51 +88,34 @@ def make_optimizers(model: Transformer, settings: TrainSettings) -> Optimizers:
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     gains: list[nn.Parameter] = []
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if parameter.ndim < 2:
             gains.append(parameter)
-        elif parameter.shape[0] == model.shape.vocab_size:
+        elif parameter.shape[0] == model.shape.vocab_size or name.startswith("embed_"):
             others.append(parameter)
         else:
             matrices.append(parameter)
     parts: list[torch.optim.Optimizer] = []
-    lr = settings.lr or default_lr(model, settings)
-    plain = [_group(others, lr, 0.0), _group(gains, lr, 0.0)]
+    lr = settings.lr or default_lr(model.shape.n_embd, settings)
+    plain = [_group(others, lr), _group(gains, lr)]
+    decay, cautious = (0.0, settings.weight_decay) if settings.cautious_decay else (settings.weight_decay, 0.0)
     if settings.optimizer == "muon" and matrices:
         peak = settings.matrix_lr or default_matrix_lr(settings)
-        parts.append(torch.optim.Muon([_group(matrices, peak, settings.weight_decay)]))
+        parts.append(torch.optim.Muon([_group(matrices, peak, decay, cautious)]))
     else:
-        plain.insert(0, _group(matrices, lr, settings.weight_decay))
+        plain.insert(0, _group(matrices, lr, decay, cautious))
     plain = [group for group in plain if group["params"]]
     if plain:
         parts.append(torch.optim.AdamW(plain, lr=lr, betas=ADAM_BETAS, eps=1e-10, fused=True))
     return Optimizers(parts)
 
 
-def default_lr(model: Transformer, settings: TrainSettings) -> float:
-    """AdamW's peak learning rate: falls with the width and grows with the square root of the batch's tokens.
-
-    Embeddings and gains beside Muon: 6e-3 at width 256 and 4,096 tokens. AdamW alone: 2e-3 there.
-    """
-    width = math.sqrt(REFERENCE_WIDTH / model.shape.n_embd)
-    base = 6e-3 if settings.optimizer == "muon" else 2e-3
-    return base * width * _batch_factor(settings)
-
-
-def default_matrix_lr(settings: TrainSettings) -> float:
-    """Muon's peak learning rate: 0.02 at 4,096 tokens a batch; it needs no rule for the width."""
-    return 0.02 * _batch_factor(settings)
-
-
-def _batch_factor(settings: TrainSettings) -> float:
-    tokens = settings.batch_size * settings.seq_len
-    return min(2.0, math.sqrt(tokens / REFERENCE_BATCH_TOKENS))
-
-
-def _group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> dict[str, list[nn.Parameter] | float]:
-    return {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}
+def _group(
+    parameters: list[nn.Parameter], lr: float, weight_decay: float = 0.0, cautious: float = 0.0
+) -> dict[str, list[nn.Parameter] | float]:
+    return {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": weight_decay, "cautious_decay": cautious}
 
 
 def count_trainable(model: Transformer) -> int:

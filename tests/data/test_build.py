@@ -14,7 +14,17 @@ from causerie.core import CauserieError, open_artifact
 from causerie.data import DataBuildConfig, RawDocument, build, corpus_documents, read_ledger
 from causerie.data.pool import Worker
 
-FILES = ("documents.jsonl.zst", "ledger.parquet", "report.html")
+FILES = (
+    *(
+        "documents.jsonl.zst",
+        "dropped.jsonl.zst",
+        "clusters.jsonl.zst",
+        "signatures.bin",
+        "digests.bin",
+        "boilerplate.npy",
+    ),
+    *("contamination.jsonl", "ledger.parquet", "report.html"),
+)
 
 
 def content(corpus: Path) -> dict[str, bytes]:
@@ -150,5 +160,8 @@ def test_second_start_curates_only_what_is_missing(tmp_path: Path, make_prose) -
     assert run_build(source, tmp_path / "w") == 0
     (run,) = (tmp_path / "w" / "runs").iterdir()
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    numbers = [event["number"] for event in events if event["event"] == "batch"]
-    assert numbers == [0, 2]  # the second batch was written, and the process killed before it was logged
+    numbers = [event["name"] for event in events if event["event"] == "batch"]
+    assert numbers == [
+        "000000-000000",
+        "000000-000002",
+    ]  # the second batch was written, and the process killed before it was logged

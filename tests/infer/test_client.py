@@ -119,7 +119,7 @@ for name in ("--model", "--fd", "--config"):
 given = parser.parse_args()
 from causerie.infer.protocol import FrameBuffer, encode_frame
 connection, buffer = socket.socket(fileno=int(given.fd)), FrameBuffer()
-connection.sendall(encode_frame({"type": "info", "protocol": 1, "info": {}}))
+connection.sendall(encode_frame({"type": "info", "protocol": 2, "info": {}}))
 while data := connection.recv(1 << 16):
     for message in buffer.push(data):
         if message["type"] != "generate":
@@ -141,7 +141,7 @@ def with_fake(
     """Run a test's body with a client whose worker is a script that misbehaves on demand."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE.replace("REPLY", repr(reply)))
-    monkeypatch.setattr("causerie.infer.client.WORKER", (str(script),))
+    monkeypatch.setattr("causerie.infer.process.WORKER", (str(script),))
     with_client(tmp_path, body)
 
 
@@ -149,7 +149,10 @@ def test_a_request_that_kills_twice_is_given_up(tmp_path: Path, monkeypatch: pyt
     async def body(client: EngineClient) -> None:
         assert (await collect(client.generate([1], Sampling(), request_id="poison"))).finish == "error"
         assert client.restarts >= 1
-        assert (await collect(client.generate([1], Sampling()))).ids == [7]
+        with pytest.raises(CauserieError) as caught:
+            await collect(client.generate([1], Sampling(), request_id="another name"))
+        assert caught.value.code == "CAU-3109"
+        assert (await collect(client.generate([2], Sampling()))).ids == [7]
 
     with_fake(tmp_path, monkeypatch, body)
 

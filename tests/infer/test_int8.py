@@ -26,7 +26,7 @@ def test_products_are_near_and_rows_independent(dtype: torch.dtype) -> None:
     layer = Int8Linear(weight, bias)
     exact = x.float() @ weight.T + bias
     error = (layer(x).float() - exact).norm(dim=-1) / exact.norm(dim=-1)
-    assert layer(x).dtype == dtype
+    assert layer(x).dtype == torch.float32
     assert error.max() < 0.02
     assert torch.equal(layer(x)[0, 2], layer(x[:1, 2:3])[0, 0])
 

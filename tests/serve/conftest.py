@@ -15,7 +15,7 @@ import pytest
 from starlette.applications import Starlette
 
 from causerie.core import write_artifact
-from causerie.infer import Event, Sampling
+from causerie.infer import EngineConfig, Event, Sampling
 from causerie.serve import EnginePool, Server, create_app
 from causerie.store import Store, open_store
 from causerie.text import Tokenizer, train_bpe
@@ -146,9 +146,9 @@ def store(home: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def app(pool: EnginePool, store: Store, folder: Path) -> Starlette:
+def app(pool: EnginePool, store: Store, folder: Path, home: Path) -> Starlette:
     """The application in single-user mode, serving the model `petit` version 3."""
-    return create_app(pool, store=store, lifespans=[serving(pool, folder)])
+    return create_app(pool, store=store, workspace=home, lifespans=[serving(pool, folder)])
 
 
 @pytest.fixture(scope="module")
@@ -210,9 +210,9 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture(scope="module")
-def server(start: Start, shared_pool: EnginePool, store: Store, folder: Path) -> Running:
+def server(start: Start, shared_pool: EnginePool, store: Store, folder: Path, home: Path) -> Running:
     """The application on a free loopback port, the same for all tests of a module."""
-    return start(create_app(shared_pool, store=store, lifespans=[serving(shared_pool, folder)]))
+    return start(create_app(shared_pool, store=store, workspace=home, lifespans=[serving(shared_pool, folder)]))
 
 
 @pytest.fixture
@@ -227,3 +227,52 @@ def http(server: Running) -> Iterator[httpx.Client]:
     """A plain HTTP client."""
     with httpx.Client(base_url=server.url, timeout=20) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def model_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights."""
+    from causerie.model import ModelShape, init_model, save_model
+
+    shape = ModelShape(
+        family="qwen3",
+        n_layer=2,
+        n_embd=32,
+        n_head=4,
+        n_kv_head=2,
+        head_dim=8,
+        ffn_dim=48,
+        vocab_size=tokenizer.vocab_size,
+        max_seq_len=512,
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    source = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(source)
+    save_model(init_model(shape, 0), folder, source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_pool() -> EnginePool:
+    """A pool of real engines."""
+    return EnginePool(config=EngineConfig(threads=1, cache_mb=16))
+
+
+@pytest.fixture(scope="module")
+def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of the server with a real engine."""
+    return tmp_path_factory.mktemp("real")
+
+
+@pytest.fixture(scope="module")
+def real_store(real_home: Path) -> Iterator[Store]:
+    """Its store."""
+    with open_store(real_home) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def real(start: Start, real_pool: EnginePool, model_folder: Path, real_store: Store, real_home: Path) -> Running:
+    """A server with a real engine, a store and a workspace."""
+    app = create_app(real_pool, store=real_store, workspace=real_home, lifespans=[serving(real_pool, model_folder)])
+    return start(app)

@@ -19,41 +19,6 @@ from tests.serve.conftest import Running, Start, serving
 QUESTION = [{"role": "user", "content": "Quelle belle journée !"}]
 
 
-@pytest.fixture(scope="module")
-def model_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with random weights."""
-    from causerie.model import ModelShape, init_model, save_model
-
-    shape = ModelShape(
-        family="qwen3",
-        n_layer=2,
-        n_embd=32,
-        n_head=4,
-        n_kv_head=2,
-        head_dim=8,
-        ffn_dim=48,
-        vocab_size=tokenizer.vocab_size,
-        max_seq_len=512,
-    )
-    folder = tmp_path_factory.mktemp("tiny")
-    source = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save(source)
-    save_model(init_model(shape, 0), folder, source)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def real_pool() -> EnginePool:
-    """A pool of real engines."""
-    return EnginePool(config=EngineConfig(threads=1, cache_mb=16))
-
-
-@pytest.fixture(scope="module")
-def real(start: Start, real_pool: EnginePool, model_folder: Path) -> Running:
-    """A server with a real engine."""
-    return start(create_app(real_pool, lifespans=[serving(real_pool, model_folder)]))
-
-
 @pytest.fixture
 def real_client(real: Running) -> Iterator[openai.OpenAI]:
     """The official client."""

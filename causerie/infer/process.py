@@ -1,0 +1,100 @@
+"""The engine's process as the server holds it: started, read, written to, let go. Free of torch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from causerie.core import CauserieError
+from causerie.infer.config import EngineConfig
+from causerie.infer.protocol import PROTOCOL, decode_message, frame_length, malformed
+
+WORKER: Final = ("-m", "causerie.infer.worker")
+"""What Python is started with."""
+START_SECONDS: Final = 300.0
+"""How long a worker may take to load its model."""
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """A running worker and its socket."""
+
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    info: dict[str, Any]
+    """What it told of its engine."""
+
+    async def read(self) -> dict[str, Any]:
+        """The next message; EOFError when the worker is gone, CAU-3105 when it breaks the protocol."""
+        header = await self.reader.readexactly(4)
+        return decode_message(await self.reader.readexactly(frame_length(header)))
+
+    async def discard(self) -> None:
+        """Let go of the worker: close its socket, which ends it, and kill it when it does not end."""
+        self.writer.close()
+        with suppress(OSError):
+            await self.writer.wait_closed()
+        for _ in range(100):
+            if self.process.poll() is not None:
+                return
+            await asyncio.sleep(0.02)
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait)
+
+
+async def launch(model: Path, config: EngineConfig) -> WorkerProcess:
+    """Start a worker and wait until its model is loaded.
+
+    Raises:
+        CauserieError: what the worker said, or CAU-3106 when it ended without a word.
+    """
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, *WORKER, "--model", str(model.absolute())]
+    command += ["--fd", str(theirs.fileno()), "--config", json.dumps(asdict(config))]
+    with theirs:
+        process = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # Threads that wait must sleep: spinning ones slow the whole machine, and tenfold when it is busy.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+        )
+    worker = WorkerProcess(process, *await asyncio.open_connection(sock=ours), {})
+    try:
+        message = await asyncio.wait_for(worker.read(), START_SECONDS)
+        if message["type"] == "fatal":
+            raise told(message.get("error"))
+        if message["type"] != "info" or message.get("protocol") != PROTOCOL:
+            raise malformed("the worker's first message is not an info of our version")
+        worker.info = dict(message["info"])
+    except (EOFError, OSError, TimeoutError) as error:
+        await worker.discard()
+        raise _no_start(model, process) from error
+    except BaseException:
+        await worker.discard()
+        raise
+    return worker
+
+
+def told(value: Any) -> CauserieError:
+    """The error in a worker's message."""
+    if not isinstance(value, dict):
+        return malformed("an error that is not an object")
+    parts = {name: str(value.get(name, "")) for name in ("code", "cause", "where", "fix")}
+    return CauserieError(parts["code"], parts["cause"], where=parts["where"], fix=parts["fix"])
+
+
+def _no_start(model: Path, process: subprocess.Popen[bytes]) -> CauserieError:
+    status = process.poll()
+    how = "took too long to load" if status is None else f"ended with status {status} before its model was loaded"
+    return CauserieError("CAU-3106", f"the engine's process {how}", where=str(model), fix="see the log on stderr")
