@@ -91,6 +91,8 @@ def run(given: argparse.Namespace, workspace: Path) -> None:
     (folder,) = (workspace / "runs").glob("grpo-*")
     events = list(read_events(folder))
     curve = [(e["step"], round(e["solved"], 3)) for e in events if e["event"] == "preference"]
+    paid = [e["reward"] for e in events if e["event"] == "rollout"]
+    tenth = max(1, len(paid) // 10)
     sampling = sum(e["sampling_seconds"] for e in events if e["event"] == "rollout")
     result = {
         "weights": model.shape.n_params,
@@ -100,6 +102,7 @@ def run(given: argparse.Namespace, workspace: Path) -> None:
         "solved_after": metrics["after"]["solved"],
         "plus_minus": round(metrics["after"]["solved_error"], 4),
         "curve": curve,
+        "reward_curve": [round(sum(paid[i : i + tenth]) / tenth, 3) for i in range(0, len(paid), tenth)],
         "updates": given.steps,
         "answers": given.steps * 32 * 8,
         "largest_log_prob_gap": metrics["rows"]["log_prob_gap"],

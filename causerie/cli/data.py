@@ -12,17 +12,23 @@ from causerie.cli.flags import JSON, command_for, show, show_dash
 from causerie.core import CauserieError
 from causerie.data import (
     DataBuildConfig,
+    DownloadConfig,
     PackConfig,
+    QualityTrainConfig,
     RefilterConfig,
     RemoveConfig,
     TraceConfig,
     Traced,
     build,
+    describe_download,
+    download,
+    download_failures,
     extract_html,
     pack,
     refilter,
     remove,
     trace,
+    train_quality,
     write_report,
 )
 
@@ -72,6 +78,23 @@ app.command(
     ),
     name="remove",
 )
+
+app.command(
+    command_for(
+        DownloadConfig,
+        download,
+        "Fetch the files of a list, politely; what has arrived is kept.",
+        positional=("paths", "out"),
+        say=describe_download,
+        finding=download_failures,
+    ),
+    name="download",
+)
+quality = App(name="quality", help="A learned judge of text quality.", result_action="return_value")
+quality.command(
+    command_for(QualityTrainConfig, train_quality, "Learn to tell good documents from bad ones."), name="train"
+)
+app.command(quality)
 
 
 @app.command

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from causerie.data.addresses import host_of
 from causerie.data.external_sort import SpillSort, records, starts_of
 
 LEAST_WORDS: Final = 3
@@ -27,14 +27,6 @@ LONGEST_LINE: Final = 400
 """Characters; longer lines are paragraphs that are compared with whole documents only."""
 FENCE: Final = "```"
 BLANK_LINES: Final = re.compile(r"\n{3,}")
-
-
-def host_of(url: str) -> str:
-    """The site of an address, in lower case without `www.`, or ""."""
-    try:
-        return (urlsplit(url).hostname or "").removeprefix("www.")
-    except ValueError:
-        return ""
 
 
 def _candidates(text: str) -> Iterator[tuple[int, str]]:

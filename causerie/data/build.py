@@ -37,11 +37,12 @@ from causerie.data.errors import data_error
 from causerie.data.merge import Merge
 from causerie.data.plan import Unit, batches_of, bytes_read, parts_of, units_of
 from causerie.data.pool import Batch, judge_batches
+from causerie.data.quality import load_quality
 from causerie.data.report import write_report
 from causerie.data.sources import SourceFile, find_sources
 
 CONFIG_ONLY: Final = (
-    *("out", "name", "workers", "sources", "decontaminate", "batch_documents", "after"),
+    *("out", "name", "workers", "sources", "decontaminate", "batch_documents", "after", "quality_model", "without"),
     *("engine", "tasks", "dedup_memory_mb"),
 )
 """Fields that do not change the corpus, or that enter its key by content."""
@@ -58,8 +59,11 @@ def build(config: DataBuildConfig, workspace: Path) -> Artifact:
     spool = workspace / "stdin"
     files = find_sources(config.sources, spool)
     plain = {name: value for name, value in asdict(config).items() if name not in CONFIG_ONLY}
-    inputs = {f"{number}:{file.label}": sha256_file(file.path) for number, file in enumerate(files)}
+    inputs = {f"{number}:{file.label}": file.digest() for number, file in enumerate(files)}
+    if config.quality_model is not None:
+        inputs["quality"] = content_key(config.quality_model)
     inputs |= {f"eval:{path.name}": sha256_file(path) for path in config.decontaminate}
+    inputs |= {"without": sha256_file(config.without)} if config.without is not None else {}
     inputs |= {f"after:{number}": content_key(path) for number, path in enumerate(config.after)}
     key = artifact_key("corpus", plain, inputs, code_digest("causerie.data"))
     made = existing_artifact(config.out, workspace, "corpus", config.name, key)
@@ -109,6 +113,10 @@ def _check(config: DataBuildConfig) -> None:
     for path in config.decontaminate:
         if not path.is_file():
             raise data_error("CAU-2009", "no such file", where=str(path), fix="check --decontaminate")
+    if config.without is not None and not config.without.is_file():
+        refuse("without", f"no file {config.without}", "give a file with addresses, one a line")
+    if config.quality_model is not None:
+        load_quality(str(config.quality_model))
     for path in config.after:
         open_artifact(path).file("signatures.bin")
 
@@ -178,7 +186,7 @@ class _Reading:
 
     def _opened(self, file: SourceFile) -> None:
         if self._file is not None:
-            self._before += self._file.path.stat().st_size
+            self._before += self._file.size()
         self._file = file
 
     def batches(self, config: DataBuildConfig) -> Iterator[Batch]:

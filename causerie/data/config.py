@@ -23,14 +23,21 @@ class DataBuildConfig:
     """Languages kept, ISO 639-1; none given: every language."""
     min_language_share: float = 0.65
     """Least share of a text in its main language, by characters and confidence (FineWeb: 0.65)."""
-    extractor: Literal["auto", "trafilatura", "resiliparse"] = "auto"
-    """Who reads HTML: both with trafilatura preferred, or one of them alone (resiliparse: ten times faster)."""
+    extractor: Literal["auto", "union", "trafilatura", "resiliparse", "justext"] = "auto"
+    """Who reads HTML: the cheapest that suffices (auto); also the others when the filters drop that reading (union);
+    or one alone."""
+    page_memory_mb: int = 2_000
+    """Memory a worker may take for a page, megabytes; a page that needs more is dropped and counted."""
     page_seconds: float = 10.0
     """CPU seconds a page may take; the worker of a page that takes longer is killed and the page counted."""
     max_page_bytes: int = 10_000_000
     """Larger pages are dropped unread."""
     mask_personal: bool = True
-    """Replace e-mail addresses, telephone numbers and public IP addresses by example ones."""
+    """Replace e-mail, telephone, public IP, bank account (IBAN) and French NIR numbers by example ones."""
+    quality_model: Path | None = None
+    """Folder of a model made by `data quality train`; its score of every document goes to the ledger."""
+    min_quality: float = 0.0
+    """Least score that it must give, 0 to 1; without a model every document has 1."""
     min_words: int = 50
     """Least number of words (Gopher: 50)."""
     max_words: int = 100_000
@@ -79,6 +86,8 @@ class DataBuildConfig:
     """Memory for finding duplicates, megabytes; what does not fit is sorted on disk."""
     after: tuple[Path, ...] = ()
     """Earlier corpora: what they hold already is a duplicate here, and is not read again."""
+    without: Path | None = None
+    """A file with addresses, one a line, of pages to leave out: of their text nothing is kept."""
     boilerplate_pages: int = 6
     """Lines that stand on so many different pages of one site are cut from all of them; 0: none."""
     keep_dropped: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,11 +12,15 @@ from causerie.core import CauserieError
 from causerie.data.config import DataBuildConfig
 from causerie.data.decontaminate import EvalRuns, overlap
 from causerie.data.dedup import Signature, minhash, words_digest
-from causerie.data.extract import decode_html, extract_html, tidy_text
+from causerie.data.extract import VOICES, Extractor, decode_html, extract_html, tidy_text
 from causerie.data.filters import STOP_LISTS, Rule, drop_policy_lines, failing, measure, quality_rules, view
 from causerie.data.language import identify
 from causerie.data.pii import mask_personal
+from causerie.data.quality import load_quality
 from causerie.data.raw import RawDocument
+
+NO_VOICE_HELPS: Final = frozenset({"language", "contaminated"})
+"""Rules for which no other extractor is asked: another reading of the page would not pass them either."""
 
 
 @dataclass
@@ -50,6 +54,8 @@ class Judged:
     emails: int = 0
     phones: int = 0
     addresses: int = 0
+    ibans: int = 0
+    nirs: int = 0
     eval_overlap: int = 0
     cut_lines: int = 0
     signature: str = ""
@@ -82,22 +88,28 @@ def curate(raw: RawDocument, config: DataBuildConfig, runs: EvalRuns, rules: tup
         return unread(raw)
     if len(raw.body) > config.max_page_bytes:
         return unread(raw, "too_large")
-    row = Judged(raw.id, raw.source, raw.index, url=raw.url, title=raw.title, license=raw.license)
-    row.bytes_in = len(raw.body)
-    try:
-        _read(row, raw, config)
-    except CauserieError as error:
-        return unread(raw, "unreadable", error.cause)
-    if not row.text:
-        row.drop("empty")
-        return row
-    judge(row, config, runs, rules or quality_rules(config))
-    return row
+    first: Judged | None = None
+    for voice in VOICES if config.extractor == "union" and raw.kind == "html" else (config.extractor,):
+        row = Judged(raw.id, raw.source, raw.index, url=raw.url, title=raw.title, license=raw.license)
+        row.bytes_in = len(raw.body)
+        try:
+            _read(row, raw, config, voice)
+        except CauserieError as error:
+            return unread(raw, "unreadable", error.cause)
+        if row.text:
+            judge(row, config, runs, rules or quality_rules(config))
+        else:
+            row.drop("empty")
+        if not row.rule or row.rule in NO_VOICE_HELPS:
+            return row
+        first = first or row
+    assert first is not None
+    return first
 
 
-def _read(row: Judged, raw: RawDocument, config: DataBuildConfig) -> None:
+def _read(row: Judged, raw: RawDocument, config: DataBuildConfig, voice: Extractor) -> None:
     if raw.kind == "html":
-        found = extract_html(raw.body, raw.url or None, extractor=config.extractor, charset=raw.charset or None)
+        found = extract_html(raw.body, raw.url or None, extractor=voice, charset=raw.charset or None)
         row.title, row.extractor, text = raw.title or found.title, found.extractor, found.text
     else:
         text = tidy_text(decode_html(raw.body, raw.charset or None))
@@ -105,6 +117,7 @@ def _read(row: Judged, raw: RawDocument, config: DataBuildConfig) -> None:
     if config.mask_personal:
         masked = mask_personal(text)
         text, row.emails, row.phones, row.addresses = masked.text, masked.emails, masked.phones, masked.addresses
+        row.ibans, row.nirs = masked.ibans, masked.nirs
     row.text = text
 
 
@@ -116,7 +129,11 @@ def judge(row: Judged, config: DataBuildConfig, runs: EvalRuns, rules: tuple[Rul
     if config.languages and language.code not in config.languages:
         row.drop("language")
     seen = view(row.text)
+    before = row.values.get("quality", 1.0)
     row.values = measure(seen)
+    row.values["quality"] = before
+    if config.quality_model is not None:
+        row.values["quality"] = round(load_quality(str(config.quality_model)).score(seen), 6)
     row.drop(*(rule for rule in failing(row.values, rules) if rule != "few_stop_words" or language.code in STOP_LISTS))
     if language.confidence < config.min_language_share:
         row.drop("mixed_language")

@@ -18,6 +18,9 @@ ERRORS: Final = {
     "CAU-2009": "An evaluation file to decontaminate against cannot be read.",
     "CAU-2010": "An address is in no ledger and in no shard.",
     "CAU-2011": "A corpus does not keep what is needed to filter it anew.",
+    "CAU-2012": "A quality model cannot be read.",
+    "CAU-2013": "There are too few documents to train a quality model.",
+    "CAU-2014": "A list of files to download cannot be used.",
 }
 """Codes raised by this room and what each means."""
 

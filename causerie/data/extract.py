@@ -185,10 +185,10 @@ def _read_justext(page: Page) -> str:
 
 @functools.cache
 def _stop_words(lang: str) -> frozenset[str]:
-    """Stop words of the declared language; of English and French together when it is none that is known."""
+    """Stop words of the declared language and of English, for pages declare what they like; else of French too."""
     import justext
 
-    names = [STOP_LISTS[lang]] if lang in STOP_LISTS else ["English", "French"]
+    names = [STOP_LISTS.get(lang, "French"), "English"]
     return frozenset().union(*map(justext.get_stoplist, names))
 
 

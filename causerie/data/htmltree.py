@@ -48,13 +48,19 @@ class Page:
 
 
 def parse_page(html: str) -> Page | None:
-    """Parse one page; None when there is nothing in it that a parser would call an element."""
+    """Parse one page; None when there is nothing in it that a parser would call an element.
+
+    Raises:
+        MemoryError: the process may not take as much memory as the tree needs.
+    """
     from lxml import etree
 
     parser = _parser()
     try:
         root = etree.fromstring(html.encode("utf-8", "replace").translate(_PRINTABLE), parser)
-    except etree.XMLSyntaxError:
+    except etree.XMLSyntaxError as error:
+        if any(entry.type == etree.ErrorTypes.ERR_NO_MEMORY for entry in parser.error_log):
+            raise MemoryError("the page's tree") from error
         return None
     if root is None or not isinstance(root.tag, str):
         return None

@@ -26,7 +26,8 @@ COLUMNS: Final = {
     **dict.fromkeys(("note", "lang"), "string"),
     "lang_share": "double",
     "extractor": "string",
-    **dict.fromkeys(("bytes_in", "bytes", "emails", "phones", "addresses", "eval_overlap", "cut_lines"), "int64"),
+    **dict.fromkeys(("bytes_in", "bytes", "emails", "phones", "addresses", "ibans", "nirs"), "int64"),
+    **dict.fromkeys(("eval_overlap", "cut_lines"), "int64"),
     "duplicate_of": "string",
     "similarity": "double",
     "excerpt": "string",
@@ -111,6 +112,7 @@ class Counts:
         of_source["documents_kept"] += 1
         of_source["bytes_kept"] += size
         self.masked.update(emails=row.emails, phones=row.phones, addresses=row.addresses)
+        self.masked.update(ibans=row.ibans, nirs=row.nirs)
 
     def metrics(self) -> dict[str, Any]:
         """Plain JSON: documents_in = documents_kept + the sum of dropped."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from causerie.core import CauserieError, crashpoint, track
+from causerie.data.addresses import listed_urls, normal_url
 from causerie.data.boilerplate import LineCounter, cut_lines
 from causerie.data.config import DataBuildConfig
 from causerie.data.contamination import HitList
@@ -59,6 +60,8 @@ class Merge:
         Raises:
             CauserieError: CAU-2005 when nothing is kept.
         """
+        if self.config.without is not None:
+            self.rows = _without(self.rows, listed_urls(self.config.without))
         earlier = _Earlier(self.config.after)
         found = self._duplicates(earlier)
         crashpoint("data.duplicates")
@@ -128,6 +131,21 @@ class Merge:
         write_clusters(target / "clusters.jsonl.zst", clusters.listed())
         hits.write(target / "contamination.jsonl")
         return writer.counts
+
+
+def _without(rows: Rows, urls: frozenset[str]) -> Rows:
+    """The rows, with nothing left of those that are to be left out but their address and the reason."""
+
+    def left() -> Iterator[Judged]:
+        for row in rows():
+            if row.url and normal_url(row.url) in urls:
+                bare = Judged(row.id, row.source, row.index, url=row.url, bytes_in=row.bytes_in)
+                bare.drop("taken_out")
+                yield bare
+            else:
+                yield row
+
+    return left
 
 
 class _Earlier:

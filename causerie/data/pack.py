@@ -167,10 +167,9 @@ def _write(
                     index.add(document, file, start, len(ids) + 1, size)
                 bar.advance(len(documents), tokens=sum(one.tokens for one in (*train, held)))
     if not all(one.documents for one in train) or (config.val_fraction and not held.documents):
-        cause = f"{documents} documents to train on and {held.documents} held out"
-        raise data_error(
-            "CAU-2007", cause, where=str(sources[0].corpus.path), fix="build a larger corpus or set --val-fraction"
-        )
+        cause = f"{min(one.documents for one in train)} documents to train on and {held.documents} held out"
+        where, fix = str(sources[0].corpus.path), "build a larger corpus or set --val-fraction"
+        raise data_error("CAU-2007", cause, where=where, fix=fix)
     for writer in (*train, held):
         writer.close()
     facts = zip(parts.values(), train, strict=True)

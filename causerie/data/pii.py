@@ -26,15 +26,25 @@ NIR: Final = re.compile(
 )
 """Sex, year, month, department, commune, order and key of the French register of persons (INSEE)."""
 
-IBAN_LENGTHS: Final = dict(
-    entry.split(":")
-    for entry in (
-        "AD:24 AE:23 AL:28 AT:20 AZ:28 BA:20 BE:16 BG:22 BH:22 BR:29 CH:21 CR:22 CY:28 CZ:24 DE:22 DK:18 DO:28 EE:20 "
-        "EG:29 ES:24 FI:18 FO:18 FR:27 GB:22 GE:22 GI:23 GL:18 GR:27 GT:28 HR:21 HU:28 IE:22 IL:23 IS:26 IT:27 JO:30 "
-        "KW:30 KZ:20 LB:28 LI:21 LT:20 LU:20 LV:21 MC:27 MD:24 ME:22 MK:19 MR:27 MT:31 MU:30 NL:18 NO:15 PK:24 PL:28 "
-        "PS:29 PT:25 QA:29 RO:24 RS:22 SA:24 SE:24 SI:19 SK:24 SM:27 TN:24 TR:26 UA:29 VA:22 XK:20"
-    ).split()
-)
+IBAN_COUNTRIES: Final = {
+    15: "NO",
+    16: "BE",
+    18: "DK FI FO GL NL",
+    19: "MK SI",
+    20: "AT BA EE KZ LT LU XK",
+    21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA",
+    23: "AE GI IL",
+    24: "AD CZ ES MD PK RO SA SE SK TN",
+    25: "PT",
+    26: "IS TR",
+    27: "FR GR IT MC MR SM",
+    28: "AL AZ CY DO GT HU LB PL",
+    29: "BR EG PS QA UA",
+    30: "JO KW MU",
+    31: "MT",
+}
+IBAN_LENGTHS: Final = {code: length for length, codes in IBAN_COUNTRIES.items() for code in codes.split()}
 """Characters of an account number by country (SWIFT, IBAN registry)."""
 
 SAMPLE_IBAN: Final = "FR76 3000 6000 0112 3456 7890 189"
@@ -74,7 +84,7 @@ def mask_personal(text: str) -> Masked:
 def is_iban(number: str) -> bool:
     """Whether an account number has the length of its country and the right check digits (ISO 13616, modulo 97)."""
     plain = re.sub(r"\s", "", number)
-    if len(plain) != int(IBAN_LENGTHS.get(plain[:2], "0")):
+    if len(plain) != IBAN_LENGTHS.get(plain[:2]):
         return False
     return int("".join(str(int(sign, 36)) for sign in plain[4:] + plain[:4])) % 97 == 1
 
@@ -88,13 +98,13 @@ def is_nir(number: str) -> bool:
     if len(plain) != 15 or not plain.isdigit():
         return False
     month = int(plain[3:5])
-    possible = 1 <= month <= 12 or 20 <= month <= 42 or 50 <= month  # not known: other codes are in use
+    possible = 1 <= month <= 12 or 20 <= month <= 42 or month >= 50  # not known: other codes are in use
     return possible and 97 - int(plain[:13]) % 97 == int(plain[13:])
 
 
 def _iban(found: str) -> str | None:
     """The text with its account number replaced: capitals that follow it in a line are no part of it."""
-    length, signs = int(IBAN_LENGTHS.get(found[:2], "0")), 0
+    length, signs = IBAN_LENGTHS.get(found[:2], 0), 0
     for place, sign in enumerate(found):
         signs += not sign.isspace()
         if signs == length:

@@ -41,14 +41,14 @@ class Unit:
     @property
     def size(self) -> int:
         """Bytes of its files as they lie on disk."""
-        return sum(file.path.stat().st_size for file in self.files)
+        return sum(file.size() for file in self.files)
 
 
 def units_of(files: Sequence[SourceFile]) -> list[Unit]:
     """Cut the files into units; the same files give the same units."""
     units: list[Unit] = []
     waiting: list[SourceFile] = []
-    sizes = [file.path.stat().st_size for file in files]
+    sizes = [file.size() for file in files]
     enough = max(LEAST_UNIT_BYTES, min(UNIT_BYTES, sum(sizes) // UNITS))
     size = 0
     for file, of_file in zip(files, sizes, strict=True):

@@ -18,7 +18,6 @@ from causerie.core import (
     existing_artifact,
     place_for,
     say,
-    sha256_file,
     track,
     write_artifact,
 )
@@ -79,7 +78,7 @@ def train_quality(config: QualityTrainConfig, workspace: Path) -> Artifact:
     _check(config)
     spool = workspace / "stdin"
     files = {kind: find_sources(getattr(config, kind), spool) for kind in ("good", "bad")}
-    inputs = {f"{kind}:{n}:{f.label}": sha256_file(f.path) for kind, found in files.items() for n, f in enumerate(found)}
+    inputs = {f"{kind}:{n}:{f.label}": f.digest() for kind, found in files.items() for n, f in enumerate(found)}
     plain = {name: getattr(config, name) for name in ("max_documents", "holdout", "bits", "epochs", "seed")}
     key = artifact_key("quality", plain, inputs, code_digest("causerie.data"))
     made = existing_artifact(config.out, workspace, "quality", config.name, key)
@@ -103,7 +102,7 @@ def train_quality(config: QualityTrainConfig, workspace: Path) -> Artifact:
         draft.metrics.update(_figures(model, examples))
     assert draft.artifact is not None
     figure = draft.metrics["held_out"]["all"]
-    say(f"quality model: AUC {figure['auc']:.4f} ± {1.96 * figure['error']:.4f} on {figure['documents']} unseen documents")
+    say(f"AUC {figure['auc']:.4f} ± {1.96 * figure['error']:.4f} on {figure['documents']} documents kept apart")
     return draft.artifact
 
 

@@ -6,7 +6,6 @@ applied anew, then duplicates and repeated lines are found among what passes. Ho
 
 from __future__ import annotations
 
-import ast
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -38,7 +37,8 @@ from causerie.data.report import write_report
 FIXED: Final = frozenset(
     {
         *("sources", "out", "name", "sample", "extractor", "page_seconds", "max_page_bytes", "mask_personal"),
-        *("decontaminate", "decontaminate_ngram", "workers", "batch_documents", "engine", "tasks", "after", "weights"),
+        *("decontaminate", "decontaminate_ngram", "workers", "batch_documents", "engine", "tasks", "after", "weights", "without"),
+        *("quality_model", "page_memory_mb"),
     }
 )
 """Settings that a corpus keeps: to change them the pages must be read again."""
@@ -122,15 +122,10 @@ def _value(name: str, text: str, like: Any) -> Any:
             return tuple(float(word) for word in text.split(","))
         if isinstance(like, bool):
             return {"true": True, "false": False}[text.lower()]
-        value = ast.literal_eval(text)
-        return type(like)(value) if isinstance(value, int | float) else _refuse(name, text, like)
-    except (ValueError, KeyError, SyntaxError) as error:
-        raise _refuse(name, text, like) from error
-
-
-def _refuse(name: str, text: str, like: Any) -> Exception:
-    cause = f"{name}={text} is no {type(like).__name__}"
-    return data_error("CAU-2003", cause, where="settings", fix=f"it was {like} before")
+        return type(like)(text)
+    except (ValueError, KeyError) as error:
+        cause = f"{name}={text} is no {type(like).__name__}"
+        raise data_error("CAU-2003", cause, where="settings", fix=f"it was {like} before") from error
 
 
 def _parts(old: Artifact) -> tuple[dict[str, int], dict[str, Any]]:

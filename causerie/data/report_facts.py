@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from causerie.data.boilerplate import host_of
+from causerie.data.addresses import host_of
 from causerie.data.corpus import json_lines
 
 SAMPLES: Final = 3

@@ -8,10 +8,13 @@ RULES_SAID: Final = {
     "taken_out": "its address is on the list of those to leave out",
     "broken_record": "the record cannot be read",
     "http_status": "the server did not answer 200",
+    "link": "a symbolic link in a folder",
+    "revisit": "the archive says that the page had not changed since an earlier visit",
     "not_html": "an image, a script or another kind of file",
     "too_large": "larger than the page limit",
     "unreadable": "the page cannot be parsed",
     "too_slow": "took more than its CPU time",
+    "too_much_memory": "took more than its memory",
     "crashed": "ended the process that read it",
     "empty": "no text was found in it",
     "language": "in another language",
@@ -36,26 +39,18 @@ RULES_SAID: Final = {
     "repeated_lines": "lines repeat",
     "repeated_paragraphs": "paragraphs repeat",
     "repeated_line_text": "much of the text in repeated lines",
+    "low_quality": "the quality model likes it too little",
     "repeated_paragraph_text": "much of the text in repeated paragraphs",
 }
 
-STAGES: Final = (
-    (
-        "could be read",
-        frozenset(RULES_SAID)
-        & {
-            *(
-                "broken_record",
-                "http_status",
-                "not_html",
-                "too_large",
-                "unreadable",
-                "too_slow",
-                "crashed",
-                "taken_out",
-            ),
-        },
-    ),
+UNREAD: Final = frozenset(
+    {
+        *("taken_out", "broken_record", "http_status", "not_html", "too_large", "too_slow", "crashed", "unreadable"),
+        *("too_much_memory", "quarantined", "link", "revisit"),
+    }
+)
+STAGES: Final[tuple[tuple[str, frozenset[str]], ...]] = (
+    ("could be read", UNREAD),
     ("hold text", frozenset({"empty"})),
     ("in a language asked for", frozenset({"language", "mixed_language"})),
     ("pass the quality rules", frozenset()),

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import glob
 import gzip
+import hashlib
 import io
-import json
+import os
 import shutil
 import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Final, Literal
 
 from causerie.core import sha256_file
 from causerie.data.errors import data_error
 from causerie.data.raw import RawDocument
-from causerie.data.warc import read_arc, read_warc
+from causerie.data.rows import read_lines, read_parquet
+from causerie.data.warc import MAX_BODY, read_arc, read_warc
 
 Kind = Literal["warc", "arc", "jsonl", "parquet", "html", "text"]
 
@@ -51,12 +53,23 @@ class SourceFile:
     label: str
     kind: Kind
 
+    def size(self) -> int:
+        """Bytes of the file; of a link that is not followed, its own."""
+        return self.path.lstat().st_size
+
+    def digest(self) -> str:
+        """SHA-256 of the file; of a link that is not followed, of where it leads."""
+        if self.path.is_symlink():
+            return hashlib.sha256(os.readlink(self.path).encode("utf-8", "surrogateescape")).hexdigest()
+        return sha256_file(self.path)
+
 
 def find_sources(sources: tuple[str, ...], spool: Path) -> list[SourceFile]:
     """Files of all sources, in the order given; the files of a folder or glob in the order of their names.
 
     Args:
-        sources: files, folders, globs, or `-` for standard input.
+        sources: files, folders, globs, or `-` for standard input. A link is followed when it is named, or matches a
+            glob; in a folder it is not, because it may lead anywhere, and is counted.
         spool: folder where standard input is kept, so that a second start can read it again.
 
     Raises:
@@ -77,14 +90,21 @@ def _match(source: str, spool: Path) -> list[Path]:
         return [_spool_stdin(spool)]
     path = Path(source).expanduser()
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) in SUFFIXES)
+        known = (file for file in path.rglob("*") if _suffix(file) in SUFFIXES)
+        found = sorted(file for file in known if file.is_file() or file.is_symlink())
     elif path.is_file():
-        found = [path]
+        found = [_follow(path)]
     else:
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        named = map(Path, glob.glob(str(path), recursive=True))
+        found = sorted(_follow(file) for file in named if file.is_file() or file.is_symlink())
     if not found:
         raise data_error("CAU-2001", f"no file matches {source!r}", where=source, fix="check the path or the glob")
     return found
+
+
+def _follow(path: Path) -> Path:
+    """Where a link that was named leads, when it leads to a file."""
+    return path.resolve() if path.is_symlink() and path.is_file() else path
 
 
 def _suffix(path: Path) -> str:
@@ -117,7 +137,7 @@ def kind_of(path: Path) -> Kind:
     for sign, kind in signs:
         if head.startswith(sign):
             return kind
-    if head and b"\0" not in head:
+    if b"\0" not in head and (head or not path.stat().st_size):
         return "text"
     raise data_error(
         "CAU-2002",
@@ -153,22 +173,36 @@ def open_stream(path: Path) -> IO[bytes]:
 
 
 def iter_documents(path: Path | str, label: str | None = None) -> Iterator[RawDocument]:
-    """Documents of one file, in its order; broken ones carry a `problem`.
+    """Documents of one file, in its order; broken ones carry a `problem`, and so does a file without any.
 
     Raises:
         CauserieError: CAU-2002 when the file's kind is unknown.
     """
     file = Path(path)
     name = label or file.name
+    if file.is_symlink():
+        note = "a link in a folder is not followed; name it to read it"
+        yield RawDocument(name, 0, problem="link", note=note if file.exists() else "it leads nowhere")
+        return
+    empty = True
+    for document in _read(file, name):
+        empty = False
+        yield document
+    if empty:
+        yield RawDocument(name, 0, problem="empty", note="no document is in the file")
+
+
+def _read(file: Path, name: str) -> Iterator[RawDocument]:
     kind = kind_of(file)
     if kind == "warc":
         yield from read_warc(file, name)
     elif kind == "arc":
         yield from read_arc(file, open_stream(file), name)
     elif kind == "parquet":
-        yield from _parquet(file, name)
+        yield from read_parquet(file, name)
     elif kind == "jsonl":
-        yield from _jsonl(file, name)
+        with open_stream(file) as stream:
+            yield from read_lines(stream, name)
     else:
         yield _whole_file(file, name, "html" if kind == "html" else "text")
 
@@ -176,69 +210,15 @@ def iter_documents(path: Path | str, label: str | None = None) -> Iterator[RawDo
 def _whole_file(path: Path, label: str, kind: Literal["html", "text"]) -> RawDocument:
     try:
         with open_stream(path) as stream:
-            return RawDocument(label, 0, kind=kind, body=stream.read())
-    except (OSError, EOFError, ValueError, zlib.error):
-        return RawDocument(label, 0, problem="broken_record")
-
-
-def _jsonl(path: Path, label: str) -> Iterator[RawDocument]:
-    index = -1
-    try:
-        with open_stream(path) as stream:
-            for line in stream:  # bytes: lines end with \n only, whatever U+2028 the text holds
-                if line.strip():
-                    index += 1
-                    yield _row(line, label, index)
+            body = stream.read(MAX_BODY + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        yield RawDocument(label, index + 1, problem="broken_record", note=str(error)[:200])
+        return RawDocument(label, 0, problem="broken_record", note=str(error)[:200])
     except Exception as error:  # zstandard.ZstdError derives from Exception alone
         if type(error).__name__ != "ZstdError":
             raise
-        yield RawDocument(label, index + 1, problem="broken_record", note=str(error)[:200])
-
-
-def _row(line: bytes, label: str, index: int) -> RawDocument:
-    try:
-        value = json.loads(line.decode("utf-8-sig" if index == 0 else "utf-8"))
-    except (ValueError, RecursionError):
-        return RawDocument(label, index, problem="broken_record")
-    if not isinstance(value, dict):
-        return RawDocument(label, index, problem="broken_record")
-    return from_fields(value, label, index)
-
-
-def from_fields(value: dict[str, Any], label: str, index: int) -> RawDocument:
-    """A document from a row with `text` (or `content`, or `html`) and, if known, `url`, `title`, `lang`, `license`."""
-
-    def word(*names: str) -> str:
-        found = (value.get(name) for name in names)
-        return next((item for item in found if isinstance(item, str) and item), "")
-
-    text, html = word("text", "content", "raw_content"), word("html")
-    return RawDocument(
-        label,
-        index,
-        kind="text" if text else "html",
-        body=(text or html).encode("utf-8", "replace"),
-        url=word("url", "source_url", "uri"),
-        title=word("title"),
-        license=word("license", "licence"),
-        problem="" if text or html else "empty",
-    )
-
-
-def _parquet(path: Path, label: str) -> Iterator[RawDocument]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = ("text", "content", "raw_content", "html", "url", "title", "license", "licence")
-    index = 0
-    try:
-        file = pq.ParquetFile(path)
-        columns = [name for name in file.schema_arrow.names if name in wanted]
-        for batch in file.iter_batches(batch_size=256, columns=columns):
-            for row in batch.to_pylist():
-                yield from_fields(row, label, index)
-                index += 1
-    except (pa.ArrowException, OSError) as error:
-        yield RawDocument(label, index, problem="broken_record", note=str(error)[:200])
+        return RawDocument(label, 0, problem="broken_record", note=str(error)[:200])
+    if len(body) > MAX_BODY:
+        return RawDocument(label, 0, problem="too_large", note=f"longer than {MAX_BODY:,} bytes")
+    if kind == "text" and b"\0" in body[:4096] and not body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return RawDocument(label, 0, problem="broken_record", note=f"NUL at byte {body.index(0)}: not a text")
+    return RawDocument(label, 0, kind=kind, body=body, problem="" if body.strip() else "empty")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from causerie.core import (
     say,
     write_artifact,
 )
+from causerie.data.addresses import normal_url
 from causerie.data.batches import read_width
 from causerie.data.errors import data_error
 from causerie.data.shard_files import IndexWriter, ShardWriter, read_index
@@ -70,17 +70,6 @@ class Traced:
     url: str
     ledger: list[dict[str, Any]]
     shards: list[dict[str, Any]]
-
-
-def normal_url(url: str) -> str:
-    """An address as it is compared: without scheme, `www.`, fragment and last slash, the host in lower case."""
-    try:
-        parts = urlsplit(url if "://" in url else f"//{url}")
-        host = (parts.hostname or "").removeprefix("www.")
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return url
-    return f"{host}{port}{parts.path.rstrip('/')}{'?' + parts.query if parts.query else ''}"
 
 
 def trace(config: TraceConfig, workspace: Path) -> Traced:

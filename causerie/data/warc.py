@@ -13,17 +13,18 @@ from causerie.data.raw import RawDocument
 
 MAX_HEAD: Final = 65_536
 GZIP_MEMBER: Final = b"\x1f\x8b\x08"
+NEXT_RECORD: Final = b"\r\n\r\nWARC/1."
 ENCODING: Final = "Content-Encoding"
 HTML_TYPES: Final = ("text/html", "application/xhtml+xml")
 MAX_BODY: Final = 50_000_000
-"""Bytes of a record read at most; a longer one is counted as broken."""
+"""Bytes of a record read at most, and that it may unfold to; a longer one is counted as too large."""
 
 
 def read_warc(path: Path, label: str) -> Iterator[RawDocument]:
     """Response, resource and conversion (WET) records of a WARC file as documents.
 
     A record that cannot be decompressed or parsed is yielded with the problem "broken_record"; reading goes on at
-    the next gzip member that holds a WARC record (an uncompressed or one-member file ends there).
+    the next gzip member, or line, that begins a WARC record (a one-member file ends there).
     """
     index, offset, counted = 0, 0, False
     while offset >= 0:
@@ -41,13 +42,14 @@ def read_warc(path: Path, label: str) -> Iterator[RawDocument]:
                 yield RawDocument(label, index, problem="broken_record", note=str(error)[:200])
                 index += 1
             counted = last >= 0
-        offset = _next_member(path, max(last, offset) + 1)
+        offset = _next_record(path, max(last, offset) + 1)
 
 
 def _records(path: Path, offset: int) -> Iterator[Any]:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
+    kinds = WarcRecordType
+    wanted = kinds.response | kinds.resource | kinds.conversion | kinds.revisit
     with open(path, "rb") as file:
         file.seek(offset)
         yield from ArchiveIterator(cast(Any, _Tail(file)), record_types=wanted, quirks_mode=True)
@@ -67,21 +69,32 @@ class _Tail:
         return self._file.tell() - self._start
 
 
-def _next_member(path: Path, start: int) -> int:
-    """Offset of the next gzip member that begins with a WARC header, or -1."""
+def _next_record(path: Path, start: int) -> int:
+    """Offset of the next gzip member, or line, that begins with a WARC header; -1 when there is none."""
+    size = path.stat().st_size
+    if start >= size:
+        return -1
     with open(path, "rb") as file:
-        if file.read(3) != GZIP_MEMBER or start >= path.stat().st_size:
+        head = file.read(5)
+        if head[:3] != GZIP_MEMBER and head != b"WARC/":
             return -1
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            place = data.find(GZIP_MEMBER, start)
-            while place >= 0:
-                try:
-                    head = zlib.decompressobj(wbits=31).decompress(data[place : place + 4096], 16)
-                except zlib.error:
-                    head = b""
-                if head.startswith(b"WARC/"):
-                    return place
-                place = data.find(GZIP_MEMBER, place + 1)
+            if head == b"WARC/":
+                place = data.find(NEXT_RECORD, start)
+                return place + 4 if place >= 0 else -1
+            return _next_member(data, start)
+
+
+def _next_member(data: mmap.mmap, start: int) -> int:
+    place = data.find(GZIP_MEMBER, start)
+    while place >= 0:
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(data[place : place + 4096], 16)
+        except zlib.error:
+            head = b""
+        if head.startswith(b"WARC/"):
+            return place
+        place = data.find(GZIP_MEMBER, place + 1)
     return -1
 
 
@@ -89,27 +102,37 @@ def _document(record: Any, label: str, index: int) -> RawDocument | None:
     """The record as a document; None for records that are no documents (robots.txt, DNS answers)."""
     from fastwarc.warc import WarcRecordType
 
+    if record.headers.get("Content-Length") is None:
+        raise RunsOn("the head of the record is cut off")
     url = record.headers.get("WARC-Target-URI") or ""
     url = url.strip("<> ")
     if url.startswith(("dns:", "metadata:", "screenshot:")):
         return None
     facts: dict[str, Any] = {"url": url, "license": record.headers.get("License") or ""}
+    if record.record_type == WarcRecordType.revisit:
+        earlier = record.headers.get("WARC-Refers-To-Date") or record.headers.get("WARC-Refers-To") or ""
+        return RawDocument(label, index, problem="revisit", note=earlier, **facts)
+    if cut := record.headers.get("WARC-Truncated"):
+        facts["note"] = f"cut off by the crawler: {cut}"
     http = record.http_headers
     if http is not None and http.status_code is not None and http.status_code != 200:
-        return RawDocument(label, index, problem="http_status", note=str(http.status_code), **facts)
+        return RawDocument(label, index, problem="http_status", **{**facts, "note": str(http.status_code)})
     kind, charset = _content_type(record)
     if record.record_type == WarcRecordType.conversion or kind == "text/plain":
         facts["kind"] = "text"
     elif kind in HTML_TYPES or kind == "":
         facts["kind"] = "html"
     else:
-        return RawDocument(label, index, problem="not_html", note=kind, **facts)
+        return RawDocument(label, index, problem="not_html", **{**facts, "note": kind})
     try:
-        body = decode_body(
-            record.reader.read(MAX_BODY), _header(record, "Transfer-Encoding"), _header(record, ENCODING)
-        )
+        body = read_whole(record.reader, _rest_of(record))
+        body = decode_body(body, _header(record, "Transfer-Encoding"), _header(record, ENCODING))
+    except RunsOn:
+        raise
+    except TooLarge as error:
+        return RawDocument(label, index, problem="too_large", **{**facts, "note": str(error)})
     except (OSError, ValueError, EOFError) as error:
-        return RawDocument(label, index, problem="broken_record", note=str(error)[:200], **facts)
+        return RawDocument(label, index, problem="broken_record", **{**facts, "note": str(error)[:200]})
     if kind == "" and facts["kind"] == "html" and b"<" not in body[:2000]:
         return RawDocument(label, index, problem="not_html", **facts)
     return RawDocument(label, index, body=body, charset=charset, problem="" if body.strip() else "empty", **facts)
@@ -120,26 +143,88 @@ def _header(record: Any, name: str) -> str:
     return str((headers.get(name) or "") if headers is not None else "").strip().lower()
 
 
+class RunsOn(ValueError):
+    """A record whose stated length is wrong, so that it is not known where the next one begins."""
+
+
+class TooLarge(ValueError):
+    """A body that is longer than anything that is read."""
+
+
+def _rest_of(record: Any) -> int:
+    """Bytes of the payload that the record states, or -1."""
+    head = record.http_headers
+    stated = int(record.content_length)
+    return -1 if head is None and stated < 0 else stated
+
+
+def read_whole(reader: Any, stated: int) -> bytes:
+    """A record's payload.
+
+    Raises:
+        TooLarge: it is longer than MAX_BODY; the rest is not read.
+        RunsOn: fewer bytes are there than the record states, or another record begins among them.
+    """
+    body = bytes(reader.read(MAX_BODY + 1))
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"longer than {MAX_BODY:,} bytes")
+    if len(body) < stated:
+        raise RunsOn(f"{len(body)} of {stated} bytes are there")
+    if NEXT_RECORD in body:
+        raise RunsOn(f"its stated length of {stated} bytes runs into the next record")
+    return body
+
+
 def decode_body(body: bytes, transfer: str, encoding: str) -> bytes:
     """Undo chunking and compression where the bytes really have them: many archives keep the header, not the form.
 
     Raises:
-        ValueError: the body is compressed and damaged.
+        TooLarge: it unfolds to more than MAX_BODY.
+        ValueError: the body is compressed and damaged, or cut off.
     """
     if transfer == "chunked":
         body = _join_chunks(body)
+    coding = encoding.split(",")[-1].strip().removeprefix("x-")
     try:
         if body[:2] == b"\x1f\x8b":
-            return zlib.decompressobj(wbits=31).decompress(body, MAX_BODY)
-        if encoding == "deflate" and b"<" not in body[:200]:
-            raw = 15 if body[:1] == b"\x78" else -15
-            return zlib.decompressobj(wbits=raw).decompress(body, MAX_BODY)
-        if encoding == "br" and b"<" not in body[:200]:
+            return _inflate(body, 31)
+        if coding == "deflate" and b"<" not in body[:200]:
+            return _inflate(body, 15 if body[:1] == b"\x78" else -15)
+        if coding == "zstd" and body[:4] == b"\x28\xb5\x2f\xfd":
+            import zstandard
+
+            return _limited(zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(io.BytesIO(body)))
+        if coding == "br" and b"<" not in body[:200]:
             from fastwarc.stream_io import BrotliReader
 
-            return bytes(BrotliReader(io.BytesIO(body)).read(MAX_BODY))
-    except (zlib.error, OSError) as error:
-        raise ValueError(f"damaged {encoding or 'gzip'} body: {error}") from error
+            return _limited(BrotliReader(io.BytesIO(body)))
+    except TooLarge:
+        raise
+    except Exception as error:  # zlib, zstandard and brotli each have errors of their own
+        raise ValueError(f"damaged {coding or 'gzip'} body: {error}"[:200]) from error
+    return body
+
+
+def _inflate(body: bytes, bits: int) -> bytes:
+    """Every member of a gzip or deflate stream, checked to its end."""
+    parts: list[bytes] = []
+    room = MAX_BODY
+    while body:
+        stream = zlib.decompressobj(wbits=bits)
+        parts.append(stream.decompress(body, room + 1))
+        room -= len(parts[-1])
+        if room < 0:
+            raise TooLarge(f"unfolds to more than {MAX_BODY:,} bytes")
+        if not stream.eof:
+            raise ValueError("it is cut off")
+        body = stream.unused_data if stream.unused_data[:2] == body[:2] and bits == 31 else b""
+    return b"".join(parts)
+
+
+def _limited(reader: Any) -> bytes:
+    body = bytes(reader.read(MAX_BODY + 1))
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"unfolds to more than {MAX_BODY:,} bytes")
     return body
 
 
@@ -183,13 +268,30 @@ def read_arc(path: Path, stream: IO[bytes], label: str) -> Iterator[RawDocument]
                 if not line.strip():
                     continue
                 fields = line.decode("latin-1").split()
-                block = stream.read(min(int(fields[-1]), MAX_BODY))
+                block = _arc_block(stream, int(fields[-1]))
                 if fields[0].startswith(("filedesc:", "dns:")):
                     continue
-                yield _arc_document(fields[0], block, label, index)
+                if block is None:
+                    yield RawDocument(label, index, url=fields[0], problem="too_large")
+                else:
+                    yield _arc_document(fields[0], block, label, index)
                 index += 1
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         yield RawDocument(label, index, problem="broken_record", note=str(error)[:200])
+
+
+def _arc_block(stream: IO[bytes], size: int) -> bytes | None:
+    """The bytes of a record; None, and read past, when it is too large."""
+    if size < 0:
+        raise ValueError(f"a length of {size}")
+    if size > MAX_BODY:
+        while size > 0 and (piece := stream.read(min(size, 1 << 20))):
+            size -= len(piece)
+        return None
+    block = stream.read(size)
+    if len(block) < size:
+        raise EOFError(f"{len(block)} of {size} bytes are there")
+    return block
 
 
 def _arc_document(url: str, block: bytes, label: str, index: int) -> RawDocument:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from causerie.data.config_json import config_from_json
-from causerie.data.curate import curate
+from causerie.data.curate import curate, unread
 from causerie.data.decontaminate import load_runs
 from causerie.data.filters import quality_rules
 from causerie.data.language import identify
@@ -31,12 +31,19 @@ def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
     runs = load_runs(Path(start["runs"])) if start["runs"] else {}
     rules = quality_rules(config)
     _answer(answers, {"ready": True})
+    limited = False
     while line := lines.readline():
         head = json.loads(line)
         body = lines.read(head.pop("bytes"))
         _warm(head["kind"])
+        if not limited and head["kind"] == "html":
+            limited = _limit_memory(config.page_memory_mb)
         signal.setitimer(signal.ITIMER_PROF, config.page_seconds)
-        row = curate(RawDocument(**head, body=body), config, runs, rules)
+        raw = RawDocument(**head, body=body)
+        try:
+            row = curate(raw, config, runs, rules)
+        except MemoryError:
+            row = unread(raw, "too_much_memory", f"more than {config.page_memory_mb} MB")
         signal.setitimer(signal.ITIMER_PROF, 0)
         _answer(answers, row.as_dict())
 
@@ -46,6 +53,17 @@ def _warm(kind: str) -> None:
     identify("warm")
     if kind == "html":
         import trafilatura  # noqa: F401
+
+
+def _limit_memory(megabytes: int) -> bool:
+    """Let this process map so much more memory than it has now; what asks for more gets a MemoryError."""
+    import resource
+
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = mapped + megabytes * 1_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if most < 0 else min(wanted, most), most))
+    return True
 
 
 def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from causerie.evals.statistics import (
 
 if TYPE_CHECKING:
     from causerie.evals.evaluation import evaluate
+    from causerie.evals.ifeval_checks import follows
 
 __all__ = [
     "ERRORS",
@@ -37,9 +38,10 @@ __all__ = [
     "compare",
     "estimate",
     "evaluate",
+    "follows",
     "holm",
     "paired_difference",
     "wilson",
 ]
 
-__getattr__ = lazy_names(__name__, {"evaluate": "evaluation"})
+__getattr__ = lazy_names(__name__, {"evaluate": "evaluation", "follows": "ifeval_checks"})

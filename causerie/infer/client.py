@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from causerie.core import CauserieError, say
 from causerie.infer.config import EngineConfig
-from causerie.infer.process import WorkerProcess, launch, told
+from causerie.infer.process import WorkerProcess, load, spawn, told
 from causerie.infer.protocol import embed_message, encode_frame, generate_message, read_event
 from causerie.infer.request import Event, Finish, Pooling, Sampling
 
@@ -35,6 +35,8 @@ DEATHS: Final = 2
 """Worker deaths while a request is being computed after which the request is taken for their cause."""
 POISON_SECONDS: Final = 600.0
 """How long such a request is refused after that."""
+SPARE_AFTER: Final = 5.0
+"""Seconds after a start when the spare process is started: not while the first requests want the processor."""
 MAX_POISON: Final = 1000
 """Requests under suspicion remembered, the latest."""
 
@@ -81,6 +83,7 @@ class EngineClient:
         self._deaths: dict[bytes, tuple[int, float]] = {}
         """By digest of a request: worker deaths while it was computed, and when the last one was."""
         self._failure: CauserieError | None = None
+        self._spare: asyncio.Task[WorkerProcess] | None = None
 
     async def start(self) -> None:
         """Start the worker and wait until its model is loaded.
@@ -90,8 +93,9 @@ class EngineClient:
         """
         if self._keeper is None:
             self._failure = None
-            self._take(await launch(self.model, self.config))
+            self._take(await load(await spawn(), self.model, self.config))
             self._keeper = asyncio.create_task(self._keep())
+            self._prepare_spare()
 
     async def stop(self) -> None:
         """End the worker; iterators still open raise CAU-3107."""
@@ -100,9 +104,10 @@ class EngineClient:
             with suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.discard()
+        for worker in (self._worker, await self._take_spare()):
+            if worker is not None:
+                await worker.discard()
+        self._worker = None
         self._end_all(_stopped())
 
     @property
@@ -280,6 +285,7 @@ class EngineClient:
             if worker_again is None:
                 return
             self._take(worker_again)
+            self._prepare_spare()
             for name, folder in self._adapters.items():
                 await self._send(
                     encode_frame({"type": "load_adapter", "id": "", "name": name, "folder": str(folder)})
@@ -291,7 +297,7 @@ class EngineClient:
         for attempt in range(STARTS_IN_A_ROW):
             await asyncio.sleep(0.5 * attempt)
             try:
-                worker = await launch(self.model, self.config)
+                worker = await load(await self._take_spare() or await spawn(), self.model, self.config)
             except CauserieError as error:
                 cause = f"the engine's process could not be started again: {error.cause}"
                 failure = CauserieError("CAU-3107", cause, where=str(self.model), fix="see the log on stderr")
@@ -301,6 +307,25 @@ class EngineClient:
         self._failure = failure
         self._end_all(failure)
         return None
+
+    def _prepare_spare(self) -> None:
+        """Have a process at hand that has imported torch, most of the time that a new worker takes."""
+
+        async def later() -> WorkerProcess:
+            await asyncio.sleep(SPARE_AFTER)
+            return await spawn()
+
+        if self.config.spare:
+            self._spare = asyncio.create_task(later())
+
+    async def _take_spare(self) -> WorkerProcess | None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if not spare.done():
+            spare.cancel()
+        (found,) = await asyncio.gather(spare, return_exceptions=True)
+        return None if isinstance(found, BaseException) or found.process.poll() is not None else found
 
     def _handle(self, message: Mapping[str, Any]) -> None:
         kind = message["type"]

@@ -32,6 +32,8 @@ class EngineConfig:
     """Prompt and completion together, at most; None: what the model was made for."""
     prefix_cache: bool = True
     """Keep finished blocks and reuse them for prompts that begin alike."""
+    spare: bool = True
+    """Keep a second process with torch imported (about 250 MB): one that dies is replaced in a second or two."""
     threads: int | None = None
     """Processor threads; None: chosen by the size of the model."""
 

@@ -400,7 +400,7 @@ def _event(sequence: Sequence, finish: Finish | None, **told: Any) -> Event:
 def _allowed(sequence: Sequence, vocab_size: int, device: torch.device) -> Tensor | None:
     """(V,) bool of what the grammar allows now, with the request's stop ids where the completion may end.
 
-    When the grammar became too complex on the way everything is forbidden but an end: `accept` then says so.
+    None when that is nothing, because the grammar became too complex on the way: `accept` then refuses any token.
     """
     matcher = sequence.matcher
     assert matcher is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 
 from causerie.infer.engine import Engine
@@ -31,7 +32,8 @@ def generate_batch(
         CauserieError: CAU-3101 when a prompt cannot be served; nothing is generated then.
     """
     settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
-    names = [f"batch-{index}" for index in range(len(prompts))]
+    call = uuid.uuid4().hex  # an earlier call that was broken off may have left events behind
+    names = [f"{call}-{index}" for index in range(len(prompts))]
     added: list[str] = []
     try:
         for name, prompt, setting in zip(names, prompts, settings, strict=True):

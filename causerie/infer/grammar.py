@@ -34,11 +34,7 @@ class Matcher(Protocol):
     """Where one completion stands in its grammar."""
 
     def mask(self) -> NDArray[np.int32]:
-        """(ceil(V / 32),) bits, lowest first: which ids may come next.
-
-        Raises:
-            CauserieError: CAU-3110 when the grammar became too complex on the way.
-        """
+        """(ceil(V / 32),) bits, lowest first: which ids may come next; none when it became too complex on the way."""
         ...
 
     def accept(self, token: int) -> bool:
@@ -124,10 +120,11 @@ class _LlgMatcher:
         self._words = -(-vocab_size // 32)
 
     def mask(self) -> NDArray[np.int32]:
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.int32)
-        if self._matcher.is_error():
-            raise _bad(str(self._matcher.get_error()).strip().splitlines()[0][:500], "simplify the grammar")
-        return bits if len(bits) == self._words else _padded(bits, self._words)
+        out = np.zeros(self._words, dtype=np.int32)
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.int32)[: self._words]
+        if not self._matcher.is_error():
+            out[: len(bits)] = bits
+        return out
 
     def accept(self, token: int) -> bool:
         return bool(self._matcher.consume_token(token))
@@ -139,12 +136,6 @@ class _LlgMatcher:
     @property
     def done(self) -> bool:
         return bool(self._matcher.is_stopped())
-
-
-def _padded(bits: NDArray[np.int32], words: int) -> NDArray[np.int32]:
-    out = np.zeros(words, dtype=np.int32)
-    out[: len(bits)] = bits[:words]
-    return out
 
 
 def _text(library: Any, grammar: Grammar) -> str:

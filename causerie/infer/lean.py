@@ -36,8 +36,8 @@ class LeanLinear(nn.Module):
         super().__init__()
         weights: list[Tensor] = [layer.weight for layer in layers]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        biases = [layer.bias for layer in layers]
-        bias = None if biases[0] is None else torch.cat(biases)
+        biases: list[Tensor] = [layer.bias for layer in layers]
+        bias = None if layers[0].bias is None else torch.cat(biases)
         self.lanes = lanes
         self.key = lanes.register(names, [layer.out_features for layer in layers], layers[0].in_features)
         self.packed = Int8Linear(weight, bias) if int8 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from causerie.core import CauserieError
 from causerie.infer.config import EngineConfig
-from causerie.infer.protocol import PROTOCOL, decode_message, frame_length, malformed
+from causerie.infer.protocol import PROTOCOL, decode_message, encode_frame, frame_length, malformed
 
 WORKER: Final = ("-m", "causerie.infer.worker")
 """What Python is started with."""
@@ -51,26 +50,30 @@ class WorkerProcess:
         await asyncio.to_thread(self.process.wait)
 
 
-async def launch(model: Path, config: EngineConfig) -> WorkerProcess:
-    """Start a worker and wait until its model is loaded.
-
-    Raises:
-        CauserieError: what the worker said, or CAU-3106 when it ended without a word.
-    """
+async def spawn() -> WorkerProcess:
+    """Start a worker that has no model yet: it imports what it needs and waits for `load`."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, *WORKER, "--model", str(model.absolute())]
-    command += ["--fd", str(theirs.fileno()), "--config", json.dumps(asdict(config))]
     with theirs:
         process = subprocess.Popen(
-            command,
+            [sys.executable, *WORKER, "--fd", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             # Threads that wait must sleep: spinning ones slow the whole machine, and tenfold when it is busy.
             env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
         )
-    worker = WorkerProcess(process, *await asyncio.open_connection(sock=ours), {})
+    return WorkerProcess(process, *await asyncio.open_connection(sock=ours), {})
+
+
+async def load(worker: WorkerProcess, model: Path, config: EngineConfig) -> WorkerProcess:
+    """Have a worker load its model, and wait until it has; a worker that cannot is discarded.
+
+    Raises:
+        CauserieError: what the worker said, or CAU-3106 when it ended without a word.
+    """
+    order = {"type": "load", "model": str(model.absolute()), "config": asdict(config)}
     try:
+        worker.writer.write(encode_frame(order))
         message = await asyncio.wait_for(worker.read(), START_SECONDS)
         if message["type"] == "fatal":
             raise told(message.get("error"))
@@ -79,7 +82,7 @@ async def launch(model: Path, config: EngineConfig) -> WorkerProcess:
         worker.info = dict(message["info"])
     except (EOFError, OSError, TimeoutError) as error:
         await worker.discard()
-        raise _no_start(model, process) from error
+        raise _no_start(model, worker.process) from error
     except BaseException:
         await worker.discard()
         raise

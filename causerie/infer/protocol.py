@@ -3,7 +3,7 @@
 A frame is a 4-byte big-endian length and that many bytes of UTF-8 JSON, one object with a `"type"`. Both sides
 refuse frames above `MAX_FRAME` bytes before reading them. Torch-free.
 
-Server to worker: `generate` (id, prompt_ids, sampling, salt, priority), `embed` (id, prompt_ids, pooling, adapter, salt),
+Server to worker: `load` (model, config; once, the first), `generate` (id, prompt_ids, sampling, salt, priority), `embed` (id, prompt_ids, pooling, adapter, salt),
 `cancel` (id), `stop`, and calls, each answered by one `reply` or `refused`: `load_adapter` (id, name, folder),
 `unload_adapter` (id, name), `update_weights` (id, folder).
 Worker to server: `info` (once, when the model is loaded), `admitted` (ids), `events` (now and then with `stats`),

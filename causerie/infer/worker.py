@@ -1,13 +1,13 @@
-"""The engine's own process: `python -m causerie.infer.worker --model DIR --fd N [--config JSON]`.
+"""The engine's own process: `python -m causerie.infer.worker --fd N`.
 
-Started by `EngineClient`, which hands it one end of a socket pair. Frames are those of `protocol`.
+Started by `EngineClient`, which hands it one end of a socket pair and, as the first message, `load` with the model.
+A spare one waits for that message with everything imported. Frames are those of `protocol`.
 The process ends when the other end closes, so it never outlives the server, however that died.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import select
 import signal
@@ -47,6 +47,7 @@ class Worker:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.buffer = FrameBuffer()
+        self.waiting: list[dict[str, Any]] = []
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send one message; blocks while the other end does not read.
@@ -58,6 +59,16 @@ class Worker:
             self.connection.sendall(encode_frame(message))
         except OSError as error:
             raise Closed from error
+
+    def receive_one(self) -> dict[str, Any]:
+        """The next message, waiting for it; messages that came with it are kept.
+
+        Raises:
+            Closed: when the other end is gone.
+        """
+        while not self.waiting:
+            self.waiting += self._read()
+        return self.waiting.pop(0)
 
     def serve(self, engine: Engine) -> None:
         """Step the engine while it has work, and wait for messages while it has none.
@@ -78,16 +89,22 @@ class Worker:
                 self.send(message)
 
     def _receive(self, engine: Engine, wait: bool) -> None:
+        while self.waiting:
+            self._handle(engine, self.waiting.pop(0))
+            wait = False
         while select.select([self.connection], [], [], None if wait else 0)[0]:
             wait = False
-            try:
-                data = self.connection.recv(1 << 16)
-            except OSError as error:
-                raise Closed from error
-            if not data:
-                raise Closed
-            for message in self.buffer.push(data):
+            for message in self._read():
                 self._handle(engine, message)
+
+    def _read(self) -> list[dict[str, Any]]:
+        try:
+            data = self.connection.recv(1 << 16)
+        except OSError as error:
+            raise Closed from error
+        if not data:
+            raise Closed
+        return self.buffer.push(data)
 
     def _handle(self, engine: Engine, message: Mapping[str, Any]) -> None:
         kind = message["type"]
@@ -121,14 +138,22 @@ class Worker:
             raise malformed(f"a message of unknown type {kind[:40]!r}")
 
 
-def load_engine(worker: Worker, model: Path, config: EngineConfig) -> Engine:
-    """Load the model and tell the other end what it is."""
+def load_engine(worker: Worker, order: Mapping[str, Any]) -> Engine:
+    """Load the model of a `load` message and tell the other end what it is.
+
+    Raises:
+        CauserieError: CAU-3105 for a malformed message, else what the engine says.
+    """
     started = time.monotonic()
     import torch
 
     from causerie.infer.engine import Engine
     from causerie.infer.loading import SMALL_MODEL
 
+    settings = order.get("config", {})
+    if order["type"] != "load" or not isinstance(order.get("model"), str) or not isinstance(settings, dict):
+        raise malformed("the first message is not a load with a model and a config")
+    model, config = Path(order["model"]), EngineConfig(**settings)
     engine = Engine(model, config, on_admit=lambda ids: worker.send({"type": "admitted", "ids": ids}))
     # A small model's operators are too short to be shared: a second thread slows them, tenfold on a busy machine.
     threads = config.threads or (1 if config.device == "cpu" and engine.shape.n_params < SMALL_MODEL else None)
@@ -142,21 +167,21 @@ def load_engine(worker: Worker, model: Path, config: EngineConfig) -> Engine:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the worker; 0 when the other end closed, 1 after an error that it was told of as `fatal`."""
     parser = argparse.ArgumentParser(prog="causerie.infer.worker")
-    parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a connected stream socket")
-    parser.add_argument("--config", default="{}", help="EngineConfig as a JSON object")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server; it closes the socket when it is done
     with socket.socket(fileno=given.fd) as connection:
         worker = Worker(connection)
         try:
-            worker.serve(load_engine(worker, given.model, EngineConfig(**json.loads(given.config))))
+            import causerie.infer.engine  # noqa: F401 - a spare worker is to have done this before its model is named
+
+            worker.serve(load_engine(worker, worker.receive_one()))
         except Closed:
             return 0
         except CauserieError as error:
             return _fatal(worker, error)
         except Exception as error:
-            _fatal(worker, CauserieError("CAU-3106", f"{type(error).__name__}: {error}", where=str(given.model)))
+            _fatal(worker, CauserieError("CAU-3106", f"{type(error).__name__}: {error}"))
             raise
     return 0
 

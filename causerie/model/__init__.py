@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from causerie.core import lazy_names
 from causerie.model.families import FAMILIES, Family
-from causerie.model.shape import ModelShape, RopeScaling, shape_from_depth
+from causerie.model.shape import ModelShape, RopeScaling, encoder_from_depth, shape_from_depth
 from causerie.model.shapes import NAMED_SHAPES, NamedShape, named_shape
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ __all__ = [
     "copy_companions",
     "embed_rows",
     "encoder_attend",
+    "encoder_from_depth",
     "fold_extras",
     "init_model",
     "load_adapter",

@@ -179,7 +179,7 @@ def shape_from_hf(config: dict[str, Any], where: str = "config.json") -> ModelSh
         max_seq_len=_integer(config, keys.max_seq_len, where, keys.default_len),
         sliding_window=window if any(local) else 0,
         local_layers=local if any(local) else (),
-        query_scale=query**-0.5 if query > 0 else 0.0,
+        query_scale=query**-0.5 if query not in (0.0, head_dim) else 0.0,
         **rope,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -215,4 +215,24 @@ def shape_from_depth(depth: int, vocab_size: int, max_seq_len: int = 2048) -> Mo
         vocab_size=vocab_size,
         tie_embeddings=depth <= 12,
         max_seq_len=max_seq_len,
+    )
+
+
+def encoder_from_depth(depth: int, vocab_size: int, max_seq_len: int = 512) -> ModelShape:
+    """Our own series of encoders in ModernBERT's shape, by the same dial; every layer sees the whole text.
+
+    Widths and inner widths are those of `shape_from_depth`; the width is shared out to `depth` heads, as
+    ModernBertForMaskedLM wants it (48 each up to depth 8, 64 above).
+
+    Raises:
+        CauserieError: CAU-3001 when the depth or the vocabulary is impossible.
+    """
+    decoder = shape_from_depth(depth, vocab_size, max_seq_len)
+    return replace(
+        decoder,
+        family="modernbert",
+        n_kv_head=decoder.n_head,
+        head_dim=decoder.n_embd // decoder.n_head,
+        norm_eps=1e-5,
+        tie_embeddings=True,
     )

@@ -48,9 +48,9 @@ class Blueprint:
     shape: ModelShape
     experts: Experts | None = None
     attention_params: int = 0
-    """Matrix parameters of a layer's attention where they are not those of the shape (latent attention); 0: they are."""
+    """Matrix parameters of a layer's attention where the shape's are others (latent attention); 0: they are those."""
     cache_values: int = 0
-    """Cached numbers per token and layer where they are not keys and values of every key head; 0: they are."""
+    """Cached numbers per token and layer where they are not keys and values of all key heads; 0: they are."""
     gated: bool = True
     """Whether the experts have a gate projection."""
     note: str = ""

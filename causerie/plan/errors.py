@@ -7,7 +7,7 @@ from typing import Final
 ERRORS: Final = {
     "CAU-4301": "A planning setting is missing or out of its range.",
     "CAU-4302": "A table of runs cannot be read, holds a run that cannot be used, or has too few.",
-    "CAU-4303": "A file is not a fitted law, a curve, a prediction or a key of ours, or was changed since it was signed.",
+    "CAU-4303": "A file is no fitted law, curve, prediction or key of ours, or was changed since it was signed.",
     "CAU-4304": "A prediction with this file name exists; predictions are never overwritten.",
     "CAU-4305": "The measured value of a run cannot be found.",
     "CAU-4306": "A layout over devices is impossible.",

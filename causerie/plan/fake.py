@@ -134,9 +134,7 @@ def count_rank(shape: ModelShape, config: DryrunConfig, layers: int) -> dict[str
     """Run one update of the first rank of a stage; what it held and sent."""
     inner = config.data * config.tensor
     with fake_world(inner * config.pipeline, config.stage * inner):
-        mesh = init_device_mesh(
-            "cpu", (config.pipeline, config.data, config.tensor), mesh_dim_names=("pp", "dp", "tp")
-        )
+        mesh = init_device_mesh("cpu", (config.pipeline, config.data, config.tensor), mesh_dim_names=("pp", "dp", "tp"))
         first, last = config.stage == 0, config.stage == config.pipeline - 1
         with torch.device("meta"):
             stage = Stage(shape, layers, first=first, last=last)

@@ -121,5 +121,5 @@ def frontier(fit: Fit, budgets: tuple[float, ...], level: float = 0.9) -> list[d
 
 
 def _positive(name: str, value: float, *, zero: bool = False) -> None:
-    if not (0 <= value if zero else 0 < value) or not math.isfinite(value):
+    if not (value >= 0 if zero else value > 0) or not math.isfinite(value):
         raise CauserieError("CAU-4301", f"{name} is {value}", where=name, fix="give a positive number")

@@ -1,7 +1,7 @@
 """The ladder: small models trained one after another, a law through them, a signed prediction, the large run, a score.
 
-Every rung is an ordinary `train pretrain` artifact of the workspace: a ladder that was stopped goes on where it was, and
-rungs that are there already are not trained again.
+Every rung is an ordinary `train pretrain` artifact of the workspace: a ladder that was stopped goes on where it was,
+and rungs that are there already are not trained again.
 """
 
 from __future__ import annotations

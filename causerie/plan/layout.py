@@ -11,6 +11,7 @@ from causerie.plan.hardware import Hardware
 
 Recompute = Literal["none", "selective", "full"]
 Shard = Literal["none", "optimizer", "full"]
+Precision = Literal["bf16", "fp8"]
 
 COUNTS: Final = (
     "data", "tensor", "pipeline", "context", "expert", "micro_batch", "interleave", "global_batch", "seq_len",
@@ -51,7 +52,7 @@ class Layout:
     """What is spread over data: nothing, the optimiser (ZeRO-1), or all state (ZeRO-3, FSDP)."""
     kernels: Literal["fused", "classic"] = "fused"
     """"fused": flash attention, no dropout; "classic": GPT-3's time, scores in memory and dropout."""
-    precision: Literal["bf16", "fp8"] = "bf16"
+    precision: Precision = "bf16"
     """Of the products of matrices inside the layers."""
 
     @property

@@ -159,8 +159,9 @@ def _grid(axes: Axes, layout: Layout, machine: Hardware) -> None:
     if rows < layout.data:
         more.append(f"{rows} of {layout.data} replicas")
     text = f"{layout.words()}; a cell is a device" + (f"; drawn: {', '.join(more)}" if more else "")
+    margin = max(0.0, (8 - columns) / 2)
     axes.text(columns / 2, -rows + 0.62, text, ha="center", va="top", color=INK, fontsize=9)
-    axes.set_xlim(-0.9, columns + 0.05)
+    axes.set_xlim(-0.9 - margin, columns + 0.9 + margin)
     axes.set_ylim(-rows + 0.2, 1.35)
     axes.axis("off")
 
@@ -174,37 +175,39 @@ def _box(x: float, y: float, width: float, height: float, colour: str) -> Any:
 def _bars(
     axes: Axes, memory: list[tuple[str, float]], times: list[tuple[str, float]], room: float, seconds: float
 ) -> None:
-    """Two bars from 0 to 1: memory of the fullest device against what it has, time of an update."""
+    """Two bars from 0 to 1: memory of the fullest device against what it has, time of an update; a key under each."""
     left = 0.0
-    for place, (name, size) in enumerate(memory):
-        axes.barh(1, size / room, left=left / room, color=COLOURS[place % len(COLOURS)], height=0.4, edgecolor="white")
-        _label(axes, (left + size / 2) / room, 1, size / room, name, f"{size:.1f} GiB")
+    for name, size in memory:
+        colour = COLOURS[list(NAMES.values()).index(name)]
+        axes.barh(1, size / room, left=left / room, color=colour, height=0.3, edgecolor="white")
         left += size
-    axes.plot([1, 1], [0.75, 1.25], color=INK, lw=2)
-    axes.text(1.005, 1.28, f"{room:.0f} GiB", color=INK, fontsize=8, ha="right", va="bottom")
+    axes.plot([1, 1], [0.8, 1.2], color=INK, lw=2)
+    axes.text(1.0, 1.22, f"{room:.0f} GiB", color=INK, fontsize=8, ha="right", va="bottom")
+    _key(axes, 0.76, [(COLOURS[list(NAMES.values()).index(n)], f"{n} {size:.1f} GiB") for n, size in memory])
     start = 0.0
-    for place, (name, value) in enumerate(times):
+    for name, value in times:
         colour = TIME_COLOURS[list(TIMES.values()).index(name)]
-        axes.barh(0, value / seconds, left=start / seconds, color=colour, height=0.4, edgecolor="white")
-        _label(axes, (start + value / 2) / seconds, 0, value / seconds, name, f"{value:.2f} s", above=place % 2 == 0)
+        axes.barh(0, value / seconds, left=start / seconds, color=colour, height=0.3, edgecolor="white")
         start += value
+    _key(axes, -0.24, [
+        (TIME_COLOURS[list(TIMES.values()).index(n)], f"{n} {value:.2f} s ({100 * value / seconds:.0f} %)")
+        for n, value in times
+    ])  # fmt: skip
     axes.set_yticks([0, 1], ["time", "memory"])
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.set_xticks([])
     axes.set_xlim(0, max(1.02, left / room + 0.02))
-    axes.set_ylim(-0.62, 1.62)
+    axes.set_ylim(-0.75, 1.5)
     for side in axes.spines.values():
         side.set_visible(False)
 
 
-def _label(axes: Axes, x: float, y: float, width: float, name: str, value: str, *, above: bool = True) -> None:
-    """Inside a wide part of a bar; a short line beside a narrow one; nothing for a sliver."""
-    if width > 0.09:
-        axes.text(x, y, f"{name}\n{value}", ha="center", va="center", fontsize=7.5, color="white")
-    elif width > 0.02:
-        side = 0.26 if above else -0.26
-        place = "bottom" if above else "top"
-        axes.text(x, y + side, f"{name}\n{value}", ha="center", va=place, fontsize=6.5, color=INK)
+def _key(axes: Axes, y: float, entries: list[tuple[str, str]], across: int = 4) -> None:
+    """Coloured squares with words, some a row, from a height downwards."""
+    for place, (colour, text) in enumerate(entries):
+        x, low = place % across / across, y - place // across * 0.17
+        axes.plot([x + 0.006], [low], "s", ms=7, color=colour)
+        axes.text(x + 0.018, low, text, ha="left", va="center", fontsize=8, color=INK)
 
 
 def _si(value: float) -> str:

@@ -1,8 +1,8 @@
 """From a step to a bill: goodput under failures, days, energy, price.
 
 With checkpoints every tau seconds that take delta seconds, failures every M seconds and a restart of R seconds, the
-share of useful time is 1 - delta / tau - (tau / 2 + R) / M; the best tau is sqrt(2 delta M) (Young 1974; Daly 2006 gives
-the next terms, which matter when delta nears M).
+share of useful time is about 1 - delta / tau - (tau / 2 + R) / M; the best tau is sqrt(2 delta M) (Young 1974). Daly
+(2006) gives the next terms, which matter when delta nears M, and the exact time that `goodput` uses.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from causerie.plan.step import Step
 
 DISK: Final = 2e9
 """Bytes per second that one node writes to storage for a checkpoint."""
-RESTART: Final = 600.0
-"""Seconds from a failure to training again: finding it, rescheduling, loading, starting."""
+RESTART: Final = 300.0
+"""Seconds from a failure to training again: with them Llama 3's 419 interruptions leave the 90 % that it reports."""
 STATE: Final = 14
 """Bytes of a parameter in a checkpoint: bf16 weights, float32 master weights and two moments."""
 

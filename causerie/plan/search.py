@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from causerie.core import CauserieError
 from causerie.plan.blueprint import Blueprint
 from causerie.plan.hardware import Hardware
 from causerie.plan.held import Held, held_bytes
-from causerie.plan.layout import Layout, Recompute, Shard, check_layout
+from causerie.plan.layout import Layout, Precision, Recompute, Shard, check_layout
 from causerie.plan.step import Step, step_time
 
 HEADROOM: Final = 0.92
@@ -45,7 +45,7 @@ def divisors(value: int) -> list[int]:
 
 
 def search_layouts(
-    plan: Blueprint, machine: Hardware, devices: int, *, global_batch: int, seq_len: int, precision: str = "bf16",
+    plan: Blueprint, machine: Hardware, devices: int, *, global_batch: int, seq_len: int, precision: Precision = "bf16",
     keep: int = 5,
 ) -> Search:  # fmt: skip
     """Time every layout that divides the devices and fits in memory.
@@ -78,7 +78,7 @@ def search_layouts(
 
 
 def candidates(
-    plan: Blueprint, machine: Hardware, devices: int, global_batch: int, seq_len: int, precision: str
+    plan: Blueprint, machine: Hardware, devices: int, global_batch: int, seq_len: int, precision: Precision
 ) -> Iterator[Layout]:
     """Spreads worth a look: tensor inside a node, context and pipeline and data over what is left."""
     for tensor in divisors(min(devices, machine.node)):
@@ -98,9 +98,7 @@ def _contexts(rest: int, seq_len: int) -> list[int]:
     return [n for n in divisors(rest) if n == 1 or (seq_len % n == 0 and seq_len // n >= 4096)]
 
 
-def _details(plan: Blueprint, base: Layout, precision: str) -> Iterator[Layout]:
-    from dataclasses import replace
-
+def _details(plan: Blueprint, base: Layout, precision: Precision) -> Iterator[Layout]:
     experts = [1]
     if plan.experts:
         experts = [n for n in divisors(plan.experts.count) if base.data % n == 0]
@@ -134,7 +132,7 @@ def _none_fits(
         return CauserieError("CAU-4308", cause, where="devices, global_batch", fix=fix)
     gib = 1024**3
     cause = (
-        f"{plan.name} does not fit: the smallest layout ({least[1].words()}) holds {least[0] / gib:.0f} GiB on a device "
-        f"of {machine.memory / gib:.0f} GiB"
+        f"{plan.name} does not fit: the smallest layout ({least[1].words()}) holds {least[0] / gib:.0f} GiB "
+        f"on a device of {machine.memory / gib:.0f} GiB"
     )
     return CauserieError("CAU-4308", cause, where="devices", fix="take more devices, or ones with more memory")

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 from causerie.core import CauserieError, sha256_json
 
 KEY_FILE: Final = Path("keys") / "plan-ed25519.pem"
+SEAL: Final = ("digest", "public_key", "signature", "scores")
+"""What is not part of the signed content; scores come later, each with a seal of its own."""
 
 
 def signing_key(workspace: Path) -> Ed25519PrivateKey:
@@ -48,7 +50,8 @@ def _read(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except ValueError as error:
-        raise CauserieError("CAU-4303", "not a private key", where=str(path), fix="restore it, or move it away") from error
+        fix = "restore it, or move it away to have one made"
+        raise CauserieError("CAU-4303", "not a private key", where=str(path), fix=fix) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise CauserieError("CAU-4303", "not an Ed25519 key", where=str(path), fix="move it away to have one made")
     return key
@@ -69,7 +72,7 @@ def verified(stored: Any, where: str, *, kind: str) -> dict[str, Any]:
         CauserieError: CAU-4303 when it is not of this kind, was changed, or its signature is not by its key.
     """
     value: dict[str, Any] = stored if isinstance(stored, dict) else {}
-    content = {name: item for name, item in value.items() if name not in ("digest", "public_key", "signature", "scores")}
+    content = {name: item for name, item in value.items() if name not in SEAL}
     if content.get("kind") != kind or value.get("digest") != sha256_json(content):
         cause = f"not a {kind}, or changed since it was written"
         raise CauserieError("CAU-4303", cause, where=where, fix="use the file as it was written")

@@ -1,7 +1,7 @@
 """How long an update takes: products of matrices, memory traffic, messages, bubble.
 
-A product (m, k) x (k, n) takes 2mkn FLOPs at `efficiency` of the peak, and its operands cross the memory once; element by
-element work is memory traffic; collectives move ring bytes over the link that joins their group; a pipeline (1F1B)
+A product (m, k) x (k, n) takes 2mkn FLOPs at `efficiency` of the peak, and its operands cross the memory once; element
+by element work is memory traffic; collectives move ring bytes over the link that joins their group; a pipeline (1F1B)
 waits (stages - 1) / chunks micro-batches. One constant per hardware generation is fitted; all else is counted.
 """
 
@@ -19,6 +19,8 @@ from causerie.plan.layout import Layout, check_layout
 
 FLASH: Final = 0.5
 """Flash attention's share of what large products reach: 335 of about 690 TFLOP/s on H100 (arXiv:2307.08691)."""
+HOP: Final = 3e-6
+"""Seconds that a message takes from node to node round a ring."""
 LOSS_BYTES: Final = 28
 """Bytes that cross the memory for each logit: to float32, softmax, loss, and back."""
 KERNELS: Final = {"classic": (20, 40), "fused": (16, 32)}
@@ -102,7 +104,7 @@ def step_time(plan: Blueprint, layout: Layout, machine: Hardware) -> Step:
 
 
 def group_bandwidth(machine: Hardware, size: int, stride: int) -> float:
-    """Bytes per second that a ring of `size` devices, `stride` apart, carries; `stride` rings share a node's network."""
+    """Bytes per second of a ring of `size` devices, `stride` apart; `stride` rings share a node's network."""
     if size * stride <= machine.node:
         return machine.link * machine.link_share
     rings = min(stride, machine.node)
@@ -266,15 +268,13 @@ class _Work:
         stage = stage_params(self.plan, layout)
         speed = group_bandwidth(machine, group, layout.tensor)
         whole = (stage.dense + stage.expert) * (group - 1) / group / speed
+        hops = HOP * group * layout.tensor / machine.node
         if layout.shard == "full":
-            gather = 2 * whole * count
-            twice = 1 if layout.recompute == "none" else 2
-            exposed = max(0.0, gather - forward) + max(0.0, (twice - 1) * gather + 2 * whole * count - backward)
+            gather = (2 * whole + stage.layers * hops) * count
+            exposed = max(0.0, gather - forward) + max(0.0, 2 * gather - backward)
             return exposed + count * 2 * (2 * whole / stage.layers + machine.latency)
         last = backward / count
-        reduce = 2 * whole
-        gather = 2 * whole if layout.shard == "optimizer" else 2 * whole
-        return max(0.0, reduce - last) + gather
+        return max(0.0, 2 * whole + hops - last) + 2 * whole + hops
 
     def optimizer(self) -> float:
         """The update itself: master weights, moments, gradients and weights cross the memory."""

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- a rule is read best on one line
 """POST v1/moderations by word rules: English and French, in the open, and no more than what they are.
 
 The model `causerie-words-1` looks for words and short phrases of each category. It finds what is said outright and
@@ -146,6 +147,4 @@ async def create_moderation(office: Office, request: Request, principal: Princip
     return JSONResponse({"id": new_id("modr"), "model": MODEL, "results": results})
 
 
-ROUTES: Final = (
-    ApiRoute("POST", "moderations", create_moderation, "moderation", "create", body=ModerationRequest),
-)
+ROUTES: Final = (ApiRoute("POST", "moderations", create_moderation, "moderation", "create", body=ModerationRequest),)

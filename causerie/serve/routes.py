@@ -82,8 +82,10 @@ class Office:
 
     def __post_init__(self) -> None:
         from causerie.serve.file_space import FileSpace
+        from causerie.serve.vector_stores.storing import Indexes
 
         self._objects = Objects(self.store) if self.store else None
+        self.indexes = Indexes()
         self._files = FileSpace(self.workspace / "files") if self.workspace else None
 
 

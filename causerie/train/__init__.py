@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from causerie.core import lazy_names
-from causerie.train.config import PretrainConfig, SftConfig, TrainSettings, bad_setting
+from causerie.train.config import MlmConfig, PretrainConfig, SftConfig, TrainSettings, bad_setting
 from causerie.train.errors import ERRORS
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from causerie.train.loop import fit, undisturbed
     from causerie.train.machine import autocast, pick_device, uses_bf16
     from causerie.train.meter import CONVENTION, goodput, matmul_peak
+    from causerie.train.masked_training import mlm
     from causerie.train.objective import Batch, Batches, Callback, FitResult, LossParts, Objective
     from causerie.train.optim import Optimizers, make_optimizers
     from causerie.train.plot import loss_curve, plot_loss
@@ -33,6 +34,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
         **dict.fromkeys(("loss_curve", "plot_loss"), "plot"),
         "delete_checkpoints": "checkpoint",
+        "mlm": "masked_training",
         "pretrain": "pretraining",
         "sft": "finetuning",
     },
@@ -46,6 +48,7 @@ __all__ = [
     "Callback",
     "FitResult",
     "LossParts",
+    "MlmConfig",
     "Objective",
     "Optimizers",
     "PretrainConfig",
@@ -63,6 +66,7 @@ __all__ = [
     "loss_curve",
     "make_optimizers",
     "matmul_peak",
+    "mlm",
     "open_output",
     "open_world",
     "output_folder",

@@ -21,7 +21,9 @@ from causerie.core import (
 from causerie.model import Transformer, base_folder, lora_parameters, save_adapter, save_model
 from causerie.train.config import TrainSettings
 
-NOT_IN_KEY = frozenset({"name", "out", "checkpoint_every", "keep_checkpoints"})
+NOT_IN_KEY = frozenset(
+    {"name", "out", "checkpoint_every", "keep_checkpoints", "resume", "allow_changed", "report_to", "replay_every"}
+)
 """Settings that do not change the result."""
 
 

@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from causerie.core import (
     CauserieError,
@@ -136,6 +137,8 @@ class Checkpoints:
             step, data = state["progress"]["step"], {"data": self.fingerprint}
             key = artifact_key("checkpoint", {"step": step}, data)
             folder = self.run / FOLDER / f"step-{step:08d}"
+            if folder.is_dir() and not _is_readable(folder):
+                shutil.rmtree(folder)
             with write_artifact(folder, "checkpoint", self.run.name, key, inputs=data, exact=True) as draft:
                 save_file(tensors, draft.path / TENSORS)
                 crashpoint("train.tensors_written")
@@ -177,6 +180,8 @@ class Checkpoints:
         if not (folder / "manifest.json").exists():
             return False
         open_artifact(folder, verify="digest")
+        if isinstance(self.model, FSDPModule):
+            self.model.reshard()
         _load_parameters(folder, self.model, _read_tensors(folder))
         return True
 
@@ -235,6 +240,14 @@ def folders(run: Path) -> list[Path]:
 def _sweep(run: Path) -> None:
     for leftover in [*(run / FOLDER).glob(".*.part"), *(run / FOLDER).glob(".*.old")]:
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_readable(folder: Path) -> bool:
+    try:
+        open_artifact(folder)
+    except CauserieError:
+        return False
+    return True
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

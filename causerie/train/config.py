@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +117,10 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainSettings):
-    """`causerie train pretrain`: a model from random weights on token shards."""
+    """`causerie train pretrain`: a model from random weights on token shards.
+
+    The dial is enough: without steps, minutes or tokens a model is trained on 20 tokens for each of its parameters.
+    """
 
     shards: Path
     """Artifact folder of token shards (`data pack`)."""
@@ -137,18 +140,37 @@ class PretrainConfig(TrainSettings):
     """Width of a head, where it should differ from the dial's."""
     ffn_dim: int | None = None
     """Width inside the feed-forward layer, where it should differ from the dial's."""
+    batch_size: int = 0
+    """Rows per update; 0 means by rule: 4,096 tokens, or growing with the horizon where that is given in tokens."""
+    layout: Literal["stream", "rows"] = "stream"
+    """Rows cut from the stream of tokens, or whole documents fitted into rows."""
     eval_tokens: int = 65_536
     """Validation tokens to evaluate on, at most."""
     prompts: tuple[str, ...] = ("The ", "Once upon a time", "La France est ")
     """Prompts continued greedily at each evaluation, to see what the model has learnt."""
 
     def check(self) -> None:
-        """See `TrainSettings.check`; also the dimensions given by hand."""
-        super().check()
-        need_limit(self)
+        """See `TrainSettings.check`; also the dimensions given by hand. There need not be a limit."""
+        _at_least(self, "batch_size", 0)
+        TrainSettings.check(self if self.batch_size else replace(self, batch_size=max(1, self.exact_parts)))
         for field in ("depth", "n_layer", "n_embd", "n_head", "n_kv_head", "head_dim", "ffn_dim", "eval_tokens"):
             if getattr(self, field) is not None:
                 _at_least(self, field, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlmConfig(PretrainConfig):
+    """`causerie train mlm`: an encoder from random weights that guesses hidden tokens."""
+
+    name: str = "encoder"
+    """Name of the artifact that is made."""
+    mask_share: float = 0.3
+    """Share of the tokens that are hidden."""
+
+    def check(self) -> None:
+        """See `PretrainConfig.check`; also the share that is hidden."""
+        super().check()
+        _within(self, "mask_share", 0.01, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)

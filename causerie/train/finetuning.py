@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from causerie.core import Artifact, CauserieError, content_key, existing_artifact, open_run, say
-from causerie.model import Transformer, add_lora, causal_attend, chunked_loss, load_model, lora_parameters
+from causerie.model import Transformer, add_lora, causal_attend, chunked_loss, load_model, lora_parameters, summed_loss
 from causerie.text import load_chat_format
 from causerie.train.artifacts import (
     base_key,
@@ -34,8 +34,9 @@ from causerie.train.chat_rows import (
 )
 from causerie.train.checkpoint import delete_checkpoints
 from causerie.train.config import SftConfig, bad_setting
-from causerie.train.loop import Batch, Callback, FitResult, LossParts, fit
+from causerie.train.loop import fit
 from causerie.train.machine import autocast, pick_device, uses_bf16
+from causerie.train.objective import Batch, Callback, FitResult, LossParts
 from causerie.train.optim import count_trainable
 from causerie.train.plot import loss_curve, plot_loss
 
@@ -73,8 +74,10 @@ def sft(config: SftConfig, workspace: Path) -> Artifact:
         rows = PackedConversations(data.train, config)
         peak = (config.lr or default_sft_lr(model)) * config.lr_scale
         settings = replace(config, steps=_steps(config, rows), lr=peak)
-        callback = Callback(lambda model, step: heldout_loss(model, data.heldout, settings), every=config.eval_every)
-        result = fit(model, answer_loss, rows, settings, run, callbacks=[callback])
+        callback = Callback(
+            lambda model, step: heldout_loss(model, data.heldout, settings), every=config.eval_every, best="answer_loss"
+        )
+        result = fit(model, answer_loss, rows, settings, run, callbacks=[callback], inputs=inputs)
         final = output_folder(config, workspace, kind, key)
         metrics = {**data.counts(), **_metrics(result, model, rows)}
         with open_output(config, workspace, kind, key, inputs, config.model) as draft:
@@ -182,15 +185,19 @@ def as_batch(packed: PackedChats) -> Batch:
 
 def answer_loss(model: Transformer, batch: Batch) -> LossParts:
     """The objective of `sft`: the assistant's tokens given what came before in their conversation."""
-    nll = answer_nll(model, batch)
-    return LossParts(nll.sum(), nll.numel(), seen=int((batch["doc_ids"] >= 0).sum()))
+    loss = summed_loss(model, _hidden(model, batch), batch["targets"])
+    return LossParts(loss, batch["targets"].numel(), seen=int((batch["doc_ids"] >= 0).sum()))
 
 
 def answer_nll(model: Transformer, batch: Mapping[str, Tensor]) -> Tensor:
     """Negative log-likelihood of the counted tokens, (N,) float32 nats."""
+    return chunked_loss(model, _hidden(model, batch), batch["targets"])
+
+
+def _hidden(model: Transformer, batch: Mapping[str, Tensor]) -> Tensor:
     attend = causal_attend(model.shape, batch["doc_ids"])
-    hidden = model(batch["ids"], positions=batch["positions"], attend=attend)
-    return chunked_loss(model, hidden.flatten(0, 1)[batch["where"]], batch["targets"])
+    hidden: Tensor = model(batch["ids"], positions=batch["positions"], attend=attend)
+    return hidden.flatten(0, 1)[batch["where"]]
 
 
 @torch.no_grad()

@@ -135,6 +135,7 @@ class _Sitting:
     started: float = field(default_factory=time.monotonic)
     seconds_before: float = 0.0
     last_checkpoint: float = field(default_factory=time.monotonic)
+    saved_step: int = -1
 
     @property
     def world(self) -> World:
@@ -155,7 +156,7 @@ class _Sitting:
             say(f"train {self.run.name}: {'bf16' if self.gradients.bf16 else 'fp32'} on {device.type}, {why}")
         else:
             self.progress = found
-            self.seconds_before = found.seconds
+            self.seconds_before, self.saved_step = found.seconds, found.step
             self.run.log("resume", step=found.step)
             say(f"train {self.run.name}: going on from step {found.step}")
         windows = self.progress.spike_losses, self.progress.spike_norms
@@ -310,6 +311,8 @@ class _Sitting:
 
     def checkpoint_is_due(self) -> bool:
         """Whether the configured number of updates, or else enough time, went by."""
+        if self.progress.step == self.saved_step:
+            return False
         if every := self.settings.checkpoint_every:
             return self.progress.step % every == 0 and self.progress.step > 0
         shortest, longest = CHECKPOINT_SECONDS
@@ -321,7 +324,7 @@ class _Sitting:
         self.progress.seconds = self.seconds()
         self.progress.spike_losses, self.progress.spike_norms = list(self.spikes.losses), list(self.spikes.norms)
         self.checkpoints.save(self.progress)
-        self.last_checkpoint = time.monotonic()
+        self.last_checkpoint, self.saved_step = time.monotonic(), self.progress.step
         self.run.log("checkpoint", step=self.progress.step, blocked_seconds=round(self.checkpoints.blocked, 4))
 
     def choose_weights(self) -> None:

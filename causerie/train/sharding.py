@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
@@ -60,6 +60,16 @@ def tensor_plan(shape: ModelShape, ways: int) -> dict[str, Any]:
 def whole(value: Tensor) -> Tensor:
     """A tensor in full on every process; sharded ones are gathered (every process must ask)."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def gathered(model: Transformer) -> Transformer:
+    """The model itself, or a plain copy of a sharded one (every process must ask)."""
+    if not isinstance(model, FSDPModule):
+        return model
+    model.reshard()
+    plain = Transformer(model.shape)
+    plain.load_state_dict({name: whole(value).cpu() for name, value in model.state_dict().items()})
+    return plain
 
 
 def placed_like(value: Tensor, pattern: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from causerie.align import run_checks
 
 def test_every_invariant_holds() -> None:
     found = run_checks()
-    assert len(found) >= 20
+    assert len(found) >= 75
     assert len({check.name for check in found}) == len(found)
     assert [check for check in found if not check.ok] == []
 
@@ -30,10 +30,36 @@ def test_a_leaking_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from causerie.align import shared_rows
     from causerie.model import CausalAttend
 
-    monkeypatch.setattr(shared_rows, "group_attend", lambda shape, segment, positions: CausalAttend(shape, None, None))
+    monkeypatch.setattr(shared_rows, "GroupAttend", lambda shape, pieces: CausalAttend(shape, None, None))
     broken = {check.name for check in run_checks() if not check.ok}
     assert "shared prompt: gradient from one completion to the other" in broken
     assert "shared prompt: log-probabilities equal to separate sequences" in broken
+    assert "reward: read at the last token, whatever stands beside it" in broken
+    assert "engine: log-probabilities equal the trainer's" in broken
+
+
+def test_a_wrong_clip_and_a_wrong_advantage_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from causerie.align import checks_policy
+
+    def biased(deviation: torch.Tensor, *, scale: bool = True, eps: float = 1e-4) -> torch.Tensor:
+        return deviation - deviation.min(1, keepdim=True).values
+
+    monkeypatch.setattr(checks_policy, "group_advantages", biased)
+    monkeypatch.setattr(checks_policy, "kl_estimate", lambda policy, reference, kind="k3": policy - reference - 1)
+    broken = {check.name for check in run_checks() if not check.ok}
+    assert {"GRPO: advantages of a group sum to 0", "KL k3: never negative"} <= broken
+
+
+def test_trls_published_values_are_met() -> None:
+    """Step-0 losses that TRL 1.16 printed on a tiny random model, and its own recorded DPO snapshot."""
+    found = {check.name: check.got for check in run_checks()}
+    assert found["DPO sigmoid: ln 2 at the start"] == pytest.approx(0.6931471824645996, abs=1e-7)
+    assert found["DPO sigmoid_norm: ln 2 at the start"] == pytest.approx(0.693147, abs=1e-6)
+    assert found["DPO robust: ln 2 at the start"] == pytest.approx(0.693147, abs=1e-6)
+    assert found["DPO ipo: 1/(4β²) at the start"] == pytest.approx(25, abs=1e-4)
+    assert found["KTO: 0.5 at the start"] == pytest.approx(0.5, abs=1e-6)
+    assert found["reward: ln 2 for a zero head"] == pytest.approx(0.693147, abs=1e-6)
+    assert found["GRPO: 4 of 8 right gives ±√(7/8)"] == pytest.approx(0.935, abs=1e-3)
 
 
 def test_checks_leave_the_random_state_alone() -> None:

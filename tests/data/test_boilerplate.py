@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from causerie.data.boilerplate import LineCounter, cut_lines, host_of
+from causerie.data.addresses import host_of
+from causerie.data.boilerplate import LineCounter, cut_lines
 
 NOTE = "Subscribe to our weekly newsletter"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def test_groups_are_the_sorted_records(tmp_path: Path, memory: int, spread: int)
     order = np.lexsort((values, keys))
     np.testing.assert_array_equal(np.concatenate([block["key"] for block in blocks]), keys[order])
     np.testing.assert_array_equal(np.concatenate([block["value"] for block in blocks]), values[order])
-    for before, after in zip(blocks, blocks[1:], strict=False):
+    for before, after in itertools.pairwise(blocks):
         assert before["key"][-1] < after["key"][0]  # a key is never in two blocks
     assert not list(tmp_path.iterdir())
     if memory == 20_000 and spread > 3:

@@ -16,11 +16,12 @@ from causerie.data import (
     TraceConfig,
     build,
     pack,
+    read_ledger,
     remove,
     trace,
 )
+from causerie.data.addresses import normal_url
 from causerie.data.shard_files import read_index
-from causerie.data.trace import normal_url
 
 
 class Bytes:
@@ -100,3 +101,14 @@ def test_addresses_are_compared_without_what_does_not_matter() -> None:
     assert normal_url("a.example/x?q=1") != normal_url("a.example/x")
     assert normal_url("http://a.example:8080/") == "a.example:8080"
     assert normal_url("file#12") == normal_url("file#12")
+
+
+def test_a_page_on_the_list_leaves_nothing_in_a_build(small_warc: Path, tmp_path: Path, make_prose) -> None:
+    (tmp_path / "gone.txt").write_text("http://a.example/0\n")
+    made = build(DataBuildConfig(sources=(str(small_warc),), workers=1, without=tmp_path / "gone.txt"), tmp_path)
+    rows = {row["url"]: row for row in read_ledger(made.path).to_pylist()}
+    gone = rows["https://a.example/0"]
+    assert (gone["rule"], gone["excerpt"], gone["title"], gone["bytes"]) == ("taken_out", "", "", 0)
+    assert rows["https://copy.example/0"]["kept"]  # a copy at another address is another page, and is not listed
+    with pytest.raises(CauserieError, match="no file"):
+        build(DataBuildConfig(sources=(str(small_warc),), without=tmp_path / "nowhere"), tmp_path)

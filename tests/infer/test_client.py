@@ -192,10 +192,11 @@ def test_a_worker_ends_with_its_parent(folder: Path) -> None:
     """It goes when the socket closes, even with work to do."""
     ours, theirs = socket.socketpair()
     with theirs:
-        command = [sys.executable, "-m", "causerie.infer.worker", "--model", str(folder), "--fd", str(theirs.fileno())]
+        command = [sys.executable, "-m", "causerie.infer.worker", "--fd", str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
     with ours:
         ours.settimeout(200)
+        ours.sendall(encode_frame({"type": "load", "model": str(folder)}))
         assert received(ours, 1)[0]["type"] == "info"
         ours.sendall(
             encode_frame({"type": "generate", "id": "c", "prompt_ids": [1], "sampling": {"max_tokens": 40_000}})

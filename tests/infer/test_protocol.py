@@ -39,7 +39,7 @@ def test_messages_survive_any_cutting_of_the_stream(texts: list[str], cut: int) 
 def test_a_request_arrives_as_it_was_sent() -> None:
     sampling = Sampling(max_tokens=3, stop=("\n", "é"), stop_ids=(1, 2), seed=-5, logit_bias=((4, -1.5),), top_k=9)
     message = decode_message(encode_frame(generate_message("a", [1, 2, 3], sampling, "salt"))[4:])
-    assert read_generate(message) == ("a", [1, 2, 3], sampling, "salt")
+    assert read_generate(message) == ("a", [1, 2, 3], sampling, "salt", 0)
 
 
 def test_an_event_arrives_as_it_was_sent() -> None:

@@ -21,7 +21,9 @@ def test_dense_attention_is_torchs_with_its_gradients(heads: tuple[int, int], ki
     found = []
     for dense in (False, True):
         q, k, v = (
-            torch.randn(2, n, 7, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(n + i)).requires_grad_()
+            torch.randn(
+                2, n, 7, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(n + i)
+            ).requires_grad_()
             for i, n in enumerate((heads[0], heads[1], heads[1]))
         )
         if dense:

@@ -81,7 +81,9 @@ class ScriptedEngine:
                 drawn += 1
                 last = drawn == sampling.max_tokens
                 logprobs = [-drawn / 100] if sampling.logprobs else []
-                yield Event("r", [id], logprobs, "length" if last else None, prompt, drawn)
+                top = [[(id, -drawn / 100), *((other, -9.0) for other in range(1, sampling.top_logprobs))]]
+                tops = top if sampling.top_logprobs else []
+                yield Event("r", [id], logprobs, "length" if last else None, prompt, drawn, top_logprobs=tops)
                 if last:
                     return
                 if drawn == self.script.fail_after:
@@ -90,7 +92,19 @@ class ScriptedEngine:
             if not self.script.endless:
                 break
         logprobs = [-0.01] if sampling.logprobs else []
-        yield Event("r", [sampling.stop_ids[0]], logprobs, "stop", prompt, drawn + 1)
+        tops = [[(sampling.stop_ids[0], -0.01)]] if sampling.top_logprobs else []
+        yield Event("r", [sampling.stop_ids[0]], logprobs, "stop", prompt, drawn + 1, top_logprobs=tops)
+
+    async def embed(
+        self, batch: list[list[int]], *, pooling: str = "mean", adapter: str | None = None
+    ) -> list[list[float]]:
+        """Vectors of length 1 that depend on the ids."""
+        vectors = []
+        for ids in batch:
+            raw = [sum(id % (place + 2) for id in ids) + 1.0 for place in range(8)]
+            length = sum(value * value for value in raw) ** 0.5
+            vectors.append([value / length for value in raw])
+        return vectors
 
 
 @pytest.fixture(scope="session")

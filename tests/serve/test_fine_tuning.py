@@ -59,7 +59,7 @@ def test_a_model_is_fine_tuned_and_answers(real_client: openai.OpenAI) -> None:
     job = wait(real_client, job.id)
     assert job.status == "succeeded", job.error
     assert job.fine_tuned_model is not None
-    assert job.fine_tuned_model.startswith("ft-petit-chos-test-")
+    assert job.fine_tuned_model.startswith("ft-petit-echos-test-")
     assert job.trained_tokens > 0
     assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (30, 4)
     events = list(real_client.fine_tuning.jobs.list_events(job.id, limit=5))

@@ -6,15 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import openai
 import pytest
 
-from causerie.infer import EngineConfig
-from causerie.serve import EnginePool, create_app
-from causerie.text import Tokenizer
-from tests.serve.conftest import Running, Start, serving
+from causerie.serve import EnginePool
+from tests.serve.conftest import Running
 
 QUESTION = [{"role": "user", "content": "Quelle belle journée !"}]
 

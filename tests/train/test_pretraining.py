@@ -120,8 +120,7 @@ def test_bits_per_byte() -> None:
 def test_flops_count_matrices_head_and_attention() -> None:
     """By hand for two layers of width 16: q, k, v, o, MLP and head, times six; attention as in PaLM."""
     matrices = 2 * (16 * 16 + 2 * 16 * 8 + 16 * 16 + 3 * 16 * 32)
-    gains = 2 * (2 * 16 + 2 * 8) + 16
-    assert flops_per_token(SHAPE, 8) == 6 * (matrices + gains + 64 * 16) + 12 * 2 * 2 * 8 * 8
+    assert flops_per_token(SHAPE, 8) == 6 * (matrices + 64 * 16) + 12 * 2 * 2 * 8 * 8
 
 
 def test_dimensions_given_by_hand_replace_the_dials() -> None:

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Final
 
 from causerie.data.config import DataBuildConfig
-from causerie.data.filters import c4, fineweb, gopher_quality, gopher_repetition
+from causerie.data.filters import c4, fineweb, gopher_quality, gopher_repetition, learned
 from causerie.data.filters.words import View
 
 GOPHER: Final = "Gopher (Rae et al. 2021)"
 C4: Final = "C4 (Raffel et al. 2020)"
 FINEWEB: Final = "FineWeb (Penedo et al. 2024)"
+LEARNED: Final = "a classifier (DCLM, Li et al. 2024)"
 TOP_NGRAMS: Final = (2, 3, 4)
 REPEATED_NGRAMS: Final = (5, 6, 7, 8, 9, 10)
 
@@ -37,6 +38,7 @@ MEASURES: Final[Mapping[str, Callable[[View], float]]] = {
     "terminal_lines": fineweb.terminal_lines,
     "short_lines": fineweb.short_lines,
     "lines_per_word": fineweb.lines_per_word,
+    "quality": learned.unscored,
 }
 """Every measure by its name in the ledger."""
 
@@ -92,4 +94,5 @@ def quality_rules(config: DataBuildConfig) -> tuple[Rule, ...]:
         Rule("repeated_paragraph_text", "repeated_paragraph_characters", least, config.max_repeated_characters, GOPHER),
         *(Rule(f"top_{n}gram", f"top_{n}gram", least, limit, GOPHER) for n, limit in tops),
         *(Rule(f"repeated_{n}grams", f"repeated_{n}grams", least, limit, GOPHER) for n, limit in grams),
+        Rule("low_quality", "quality", config.min_quality, most, LEARNED),
     )

@@ -28,13 +28,10 @@ class BatchRequest(Strict):
     """POST v1/batches."""
 
     input_file_id: Name
-    endpoint: Literal[
-        "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/moderations"
-    ]
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/moderations"]
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
     output_expires_after: FileExpiry | None = None
-
 
 
 def shown(batch: Body) -> Body:

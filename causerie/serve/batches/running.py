@@ -216,7 +216,7 @@ def internal_request(path: str, body: bytes) -> Request:
         "route": SimpleNamespace(path=f"batch {path}"),
         "state": {"ignored": None},
     }
-    return Request(scope, receive)  # type: ignore[arg-type]
+    return Request(scope, receive)
 
 
 async def _finish(office: Office, owner: str, id: str, rows: list[BatchRow], progress: Progress) -> None:
@@ -243,7 +243,8 @@ async def _finish(office: Office, owner: str, id: str, rows: list[BatchRow], pro
             expires_at = int(time.time()) + lifetime if lifetime else None
             file = await files.write_file(office, owner, f"{id}_{name}.jsonl", "batch_output", content, expires_at)
             values[field_name] = file["id"]
-    await office.objects.set(KIND, owner, id, status=status, **{f"{status}_at": int(time.time())}, **values)
+    values |= {"status": status, f"{status}_at": int(time.time())}
+    await office.objects.set(KIND, owner, id, **values)
     office.cancelled_batches.discard(id)
     await asyncio.to_thread(_drop, progress.folder)
 

@@ -97,8 +97,11 @@ async def pause_job(office: Office, request: Request, principal: Principal) -> R
 
 
 async def resume_job(office: Office, request: Request, principal: Principal) -> Response:
-    """Go on with a paused job."""
+    """Go on with a paused job; one that was not paused goes on anyway."""
     owner, id = principal.owner, _id(request)
+    job = await office.objects.get(KIND, owner, id)
+    if job["status"] in ("validating_files", "queued", "running"):
+        return JSONResponse(shown(job))
     job = await _turn(office, owner, id, ("paused",), "queued")
     start_job(office, owner, id)
     return JSONResponse(shown(job))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -92,10 +93,15 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
 
 def model_name(job: Body) -> str:
     """The name of the model that a job makes: its base, its suffix, and the job's own letters."""
-    base = re.sub(r"[^a-z0-9.]+", "-", job["model"].rpartition("@")[0] or job["model"].lower()).strip("-.")
-    suffix = re.sub(r"[^a-z0-9.]+", "-", (job.get("suffix") or "").lower()).strip("-.")
-    parts = ["ft", base[:24], suffix[:20], job["id"].rpartition("_")[2][:8]]
-    return "-".join(part for part in parts if part)
+    base = job["model"].rpartition("@")[0] or job["model"]
+    parts = ["ft", _slug(base)[:24], _slug(job.get("suffix") or "")[:20], job["id"].rpartition("_")[2][:8]]
+    return "-".join(part.strip("-.") for part in parts if part)
+
+
+def _slug(text: str) -> str:
+    """Lower-case letters without accents, digits and dashes."""
+    bare = unicodedata.normalize("NFKD", text.lower()).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9.]+", "-", bare).strip("-.")
 
 
 def write_inputs(plan: Plan, rows: TrainingRows, held_out: TrainingRows | None) -> None:

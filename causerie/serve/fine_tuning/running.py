@@ -142,8 +142,8 @@ async def _run(office: Office, owner: str, id: str) -> None:
 
 
 async def _standing(office: Office, owner: str, id: str) -> Body:
-    job = await office.objects.get(KIND, owner, id)
-    if job["status"] not in ("validating_files", "queued", "running"):
+    job = await office.objects.find(KIND, owner, id)
+    if job is None or job["status"] not in ("validating_files", "queued", "running"):
         raise Turned
     return job
 
@@ -220,8 +220,9 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
     async def heard(event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "step":
-            figures = {"step": event["step"], "train_loss": event["loss"], "learning_rate": event["lr"]}
-            await tell(office, owner, id, f"Step {event['step']}: training loss={event['loss']:.4f}", data=figures)
+            number = event["step"] + 1
+            figures = {"step": number, "train_loss": event["loss"], "learning_rate": event["lr"]}
+            await tell(office, owner, id, f"Step {number}: training loss={event['loss']:.4f}", data=figures)
             left = event.get("seconds_left")
             if left is not None:
                 await office.objects.set(KIND, owner, id, estimated_finish=int(time.time() + left))

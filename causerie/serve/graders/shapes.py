@@ -59,6 +59,12 @@ class TextSimilarity(Strict):
     evaluation_metric: Metric
     pass_threshold: Number | None = None
 
+    @model_validator(mode="after")
+    def _computed(self) -> TextSimilarity:
+        if self.evaluation_metric == "meteor":
+            raise ValueError("meteor needs a dictionary of synonyms, which this server does not have")
+        return self
+
 
 class SamplingParams(Strict):
     """How the grading model draws."""

@@ -1,0 +1,250 @@
+"""Training tokens/s at the fixed CPU shapes: causerie's loop beside transformers' Trainer and nanoGPT, same precision.
+
+Every program trains on the same random tokens with AdamW, in turn, some rounds over; the ratio is that of the medians of
+whole updates (forward, backward, clipping, optimiser), the first ones left out. The share of the machine's matmul peak is
+by the convention printed; the peak is measured in the same process between the rounds.
+
+    .venv/bin/python bench/train_speed.py [--shape A B C] [--steps 12] [--rounds 2] [--nanogpt ../peers/nanogpt] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SHAPES = {  # n_layer, n_embd, n_head, n_kv_head, head_dim, ffn_dim, vocab, seq_len, rows
+    "A": (4, 128, 4, 4, 32, 512, 65, 64, 12),
+    "B": (6, 256, 4, 2, 64, 768, 8192, 256, 32),
+    "C": (8, 384, 6, 3, 64, 1024, 16384, 512, 32),
+    "D": (8, 512, 8, 4, 64, 1408, 8192, 256, 32),
+    "Q": (2, 64, 2, 1, 32, 128, 512, 32, 4),
+}
+PROGRAMS = ("causerie", "causerie muon", "transformers", "nanogpt")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--shape", nargs="+", default=["A", "B"], choices=sorted(SHAPES))
+    made.add_argument("--steps", type=int, default=12)
+    made.add_argument("--rounds", type=int, default=2)
+    made.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    made.add_argument("--compile", choices=["on", "off"], default="on", help="of every program that can")
+    made.add_argument("--nanogpt", type=Path, default=Path(os.environ.get("NANOGPT", "../peers/nanogpt")))
+    made.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=PROGRAMS)
+    made.add_argument("--quick", action="store_true")
+    made.add_argument("--one", help=argparse.SUPPRESS)
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if args.one:
+        print(json.dumps(measure(args)))
+        return
+    if args.quick:
+        args.shape, args.steps, args.rounds, args.compile = ["Q"], 4, 1, "off"
+    if not (args.nanogpt / "model.py").is_file():
+        print(f"nanoGPT is not at {args.nanogpt}: left out (give --nanogpt FOLDER)")
+        args.programs = [name for name in args.programs if name != "nanogpt"]
+    for name in args.shape:
+        table(name, args)
+
+
+def table(shape: str, args: argparse.Namespace) -> None:
+    found: dict[str, list[dict[str, float]]] = {program: [] for program in args.programs}
+    for _ in range(args.rounds):
+        for program in args.programs:
+            found[program].append(in_process(program, shape, args))
+    layers, width, *_, vocabulary, length, rows = SHAPES[shape]
+    print(f"\nCPU-{shape}: {layers} layers, width {width}, vocabulary {vocabulary}, {rows} x {length} tokens an update,", end=" ")
+    print(f"{args.precision}, compile {args.compile}, {args.steps} updates, {args.rounds} rounds")
+    print(f"FLOPs: {found['causerie'][0]['convention'] if 'causerie' in found else ''}")
+    best = {program: max(row["tokens_per_second"] for row in rows_) for program, rows_ in found.items()}
+    mine = [row["tokens_per_second"] for row in found.get("causerie", [])]
+    for program, results in found.items():
+        speed = statistics.median(row["tokens_per_second"] for row in results)
+        share = max(row["tokens_per_second"] * row["flops_per_token"] / row["peak"] for row in results)
+        ratio = statistics.median(a / b["tokens_per_second"] for a, b in zip(mine, results, strict=True)) if mine else 0
+        print(
+            f"  {program:14s} {speed:9,.0f} tokens/s (best {best[program]:,.0f}), {share:5.1%} of {results[0]['peak'] / 1e9:.0f} GFLOP/s,"
+            f" peak memory {max(r['megabytes'] for r in results):,.0f} MB, causerie is {ratio:.2f} x"
+        )
+
+
+def in_process(program: str, shape: str, args: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", program, "--shape", shape, "--steps", str(args.steps)]
+    command += ["--precision", args.precision, "--compile", args.compile, "--nanogpt", str(args.nanogpt)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"{program} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    import resource
+
+    import torch
+
+    from causerie.train import CONVENTION, matmul_peak
+    from causerie.train.pretraining import flops_per_token
+
+    shape = model_shape(args.shape[0])
+    peak = matmul_peak(torch.device("cpu"), args.precision == "bf16")
+    run = {"causerie": ours, "causerie muon": ours, "transformers": trainer, "nanogpt": nanogpt}[args.one]
+    seconds, parameters, loss = run(args, shape)
+    peak = max(peak, matmul_peak(torch.device("cpu"), args.precision == "bf16"))
+    *_, length, rows = SHAPES[args.shape[0]]
+    flops = flops_per_token(shape, length)
+    if args.one == "nanogpt":  # its own shape: a plain MLP of four times the width, all heads, learned positions
+        flops = 6.0 * (parameters - length * shape.n_embd) + 12.0 * shape.n_layer * shape.n_embd * length
+    return {
+        "tokens_per_second": rows * length / statistics.median(seconds),
+        "flops_per_token": flops,
+        "peak": peak,
+        "loss": loss,
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "convention": CONVENTION,
+    }
+
+
+def model_shape(name: str):
+    from causerie.model import ModelShape
+
+    layers, width, heads, kv_heads, size, inner, vocabulary, length, _ = SHAPES[name]
+    return ModelShape(
+        family="qwen3", n_layer=layers, n_embd=width, n_head=heads, n_kv_head=kv_heads, head_dim=size, ffn_dim=inner,
+        vocab_size=vocabulary, max_seq_len=max(length, 256),
+    )  # fmt: skip
+
+
+def rows_of(name: str, step: int):
+    import torch
+
+    *_, vocabulary, length, rows = SHAPES[name]
+    return torch.randint(0, vocabulary, (rows, length + 1), generator=torch.Generator().manual_seed(step))
+
+
+class Rows:
+    """Random tokens, one document a row."""
+
+    fingerprint = "random"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def micro_batches(self, step: int):
+        import torch
+
+        tokens = rows_of(self.name, step)
+        rows, length = tokens.shape[0], tokens.shape[1] - 1
+        positions = torch.arange(length).expand(rows, -1)
+        documents = torch.zeros(rows, length, dtype=torch.int32)
+        batch = {"ids": tokens[:, :-1], "targets": tokens[:, 1:], "positions": positions, "doc_ids": documents}
+        return [batch]
+
+
+def ours(args, shape):
+    from causerie.core import open_run, read_events
+    from causerie.model import init_model
+    from causerie.train import TrainSettings, fit
+    from causerie.train.pretraining import flops_per_token, next_token_loss
+
+    *_, length, rows = SHAPES[args.shape[0]]
+    settings = TrainSettings(
+        steps=args.steps, batch_size=rows, seq_len=length, compile=args.compile, precision=args.precision, device="cpu",
+        optimizer="muon" if args.one.endswith("muon") else "adamw", checkpoint_every=10**6,
+    )  # fmt: skip
+    model = init_model(shape, 0)
+    with tempfile.TemporaryDirectory() as place, open_run(Path(place), "bench", "speed", "0" * 64, {}) as run:
+        flops = flops_per_token(shape, length)
+        result = fit(model, next_token_loss, Rows(args.shape[0]), settings, run, flops_per_token=flops)
+        seconds = [row["step_seconds"] for row in read_events(run.path) if row["event"] == "step"]
+    return seconds[2:], 0, result.loss
+
+
+def trainer(args, shape):
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    from causerie.model import init_model, save_model
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    *_, _length, rows = SHAPES[args.shape[0]]
+
+    class Data(torch.utils.data.Dataset):
+        def __len__(self):
+            return args.steps * rows
+
+        def __getitem__(self, index):
+            step, row = divmod(index, rows)
+            if step not in self.held:
+                self.held = {step: rows_of(args.shape[0], step)}
+            ids = self.held[step][row, :-1]
+            return {"input_ids": ids, "labels": ids}
+
+        held = {}
+
+    marks = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            marks.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        save_model(init_model(shape, 0), folder, None)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        arguments = TrainingArguments(
+            output_dir=place, per_device_train_batch_size=rows, max_steps=args.steps, use_cpu=True, save_strategy="no",
+            bf16=args.precision == "bf16", torch_compile=args.compile == "on", optim="adamw_torch_fused", report_to=[],
+            logging_strategy="no", disable_tqdm=True, dataloader_num_workers=0, learning_rate=1e-3, dataloader_pin_memory=False,
+        )  # fmt: skip
+        done = Trainer(model=model, args=arguments, train_dataset=Data(), callbacks=[Clock()]).train()
+    seconds = [b - a for a, b in zip(marks, marks[1:], strict=False)]
+    return seconds[1:], 0, done.training_loss
+
+
+def nanogpt(args, shape):
+    import torch
+
+    sys.path.insert(0, str(args.nanogpt))
+    from contextlib import redirect_stdout
+
+    from model import GPT, GPTConfig
+
+    *_, length, rows = SHAPES[args.shape[0]]
+    config = GPTConfig(
+        block_size=length, vocab_size=shape.vocab_size, n_layer=shape.n_layer, n_head=shape.n_head, n_embd=shape.n_embd,
+        dropout=0.0, bias=False,
+    )  # fmt: skip
+    with redirect_stdout(sys.stderr):
+        model = GPT(config)
+        optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    run = torch.compile(model) if args.compile == "on" else model
+    seconds, loss = [], None
+    for step in range(args.steps):
+        began = time.perf_counter()
+        tokens = rows_of(args.shape[0], step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
+            _, loss = run(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss.item()
+        seconds.append(time.perf_counter() - began)
+    return seconds[2:], sum(p.numel() for p in model.parameters()), loss
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The body of POST v1/responses, and the items that it and conversations are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from causerie.serve.limits import MAX_ITEMS, MAX_TOKENS, MAX_TOOLS, MAX_TOP_LOGPROBS
+from causerie.serve.shapes import FunctionName, Metadata, Name, Number, Schema, Short, Strict, Text, Unsupported
+
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+class ContentPart(Strict):
+    """A part of a message; texts only."""
+
+    type: Literal["input_text", "output_text", "text", "refusal", "summary_text"]
+    text: Text = ""
+    refusal: Text | None = None
+    annotations: list[Any] | None = Field(default=None, max_length=256)
+    logprobs: list[Any] | None = Field(default=None, max_length=MAX_TOKENS)
+
+    @property
+    def said(self) -> str:
+        """Its text."""
+        return self.refusal if self.type == "refusal" and self.refusal is not None else self.text
+
+
+Parts = Annotated[list[ContentPart], Field(max_length=256)]
+
+
+class MessageItem(Strict):
+    """A message; `type` may be left out."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Text | Parts
+    id: Name | None = None
+    status: Status | None = None
+    phase: Short | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return self.content if isinstance(self.content, str) else "".join(part.said for part in self.content)
+
+
+class CallItem(Strict):
+    """A function call that the model made."""
+
+    type: Literal["function_call"]
+    call_id: Name
+    name: FunctionName
+    arguments: Text
+    id: Name | None = None
+    status: Status | None = None
+
+
+class CallOutputItem(Strict):
+    """What a function gave."""
+
+    type: Literal["function_call_output"]
+    call_id: Name
+    output: Text | Parts
+    id: Name | None = None
+    status: Status | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return self.output if isinstance(self.output, str) else "".join(part.said for part in self.output)
+
+
+class ReasoningItem(Strict):
+    """Reasoning of another server's model; it is kept, and the model does not see it."""
+
+    type: Literal["reasoning"]
+    id: Name | None = None
+    summary: Parts | None = None
+    content: list[Any] | None = Field(default=None, max_length=256)
+    encrypted_content: Text | None = None
+    status: Status | None = None
+
+
+class CompactionItem(Strict):
+    """A summary that `responses/compact` made."""
+
+    type: Literal["compaction"]
+    encrypted_content: Text
+    id: Name | None = None
+
+
+class ReferenceItem(Strict):
+    """An item that was said before, by its id."""
+
+    type: Literal["item_reference"]
+    id: Name
+
+
+def _kind(value: Any) -> str:
+    found = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return str(found or "message")
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[CallItem, Tag("function_call")]
+    | Annotated[CallOutputItem, Tag("function_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")]
+    | Annotated[CompactionItem, Tag("compaction")]
+    | Annotated[ReferenceItem, Tag("item_reference")],
+    Discriminator(_kind),
+]
+Items = Annotated[list[Item], Field(max_length=MAX_ITEMS)]
+
+
+class FunctionTool(Strict):
+    """A function that the model may call; the only kind of tool."""
+
+    type: Literal["function"]
+    name: FunctionName
+    description: Text | None = None
+    parameters: Schema | None = None
+    strict: bool | None = None
+
+
+class NamedTool(Strict):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    name: FunctionName
+
+
+class TextFormat(Strict):
+    """Plain text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Strict):
+    """Some JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(Strict):
+    """JSON that matches a schema."""
+
+    type: Literal["json_schema"]
+    name: FunctionName
+    schema_: Schema = Field(validation_alias=AliasChoices("schema", "schema_"), serialization_alias="schema")
+    description: Text | None = None
+    strict: bool | None = None
+
+
+Format = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
+class TextConfig(Strict):
+    """What the answer's text is like."""
+
+    format: Format | None = None
+    verbosity: Short | None = None
+
+
+class ConversationRef(Strict):
+    """A conversation by its id."""
+
+    id: Name
+
+
+class StreamOptions(Strict):
+    """What a stream carries besides."""
+
+    include_obfuscation: bool | None = None
+
+
+class InputRequest(Strict):
+    """What a response is made from; all of POST v1/responses/input_tokens."""
+
+    model: Name | None = None
+    """The first model being served where it is left out."""
+    input: Text | Items | None = None
+    instructions: Text | None = None
+    conversation: Name | ConversationRef | None = None
+    previous_response_id: Name | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    text: TextConfig | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: dict[Short, Any] | None = Field(default=None, max_length=8)
+    truncation: Literal["auto", "disabled"] | None = None
+    """auto leaves out the oldest items when the model's length is exceeded; disabled refuses."""
+    personality: Short | None = None
+
+    @field_validator("previous_response_id")
+    @classmethod
+    def _one_history(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("conversation") is not None:
+            raise PydanticCustomError("not_served", "give a conversation or a previous response, not both")
+        return value
+
+    @model_validator(mode="after")
+    def _known_tool(self) -> InputRequest:
+        names = [tool.name for tool in self.tools or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("two tools have the same name")
+        if self.tool_choice == "required" and not names:
+            raise ValueError("tool_choice needs tools")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.name not in names:
+            raise ValueError("tool_choice names a tool that is not among tools")
+        return self
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation's id."""
+        return self.conversation.id if isinstance(self.conversation, ConversationRef) else self.conversation
+
+    def items(self) -> list[Any]:
+        """The input as items."""
+        if isinstance(self.input, str):
+            return [MessageItem(role="user", content=self.input)]
+        return list(self.input or ())
+
+
+class ResponseRequest(InputRequest):
+    """POST v1/responses."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    background: bool | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    max_output_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    max_tool_calls: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    include: Annotated[list[Short], Field(max_length=16)] | None = None
+    service_tier: Short | None = None
+    safety_identifier: Short | None = None
+    prompt_cache_key: Short | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_options: Unsupported = None
+    user: Short | None = None
+    prompt: Unsupported = None
+    moderation: Unsupported = None
+    context_management: Unsupported = None
+
+
+class CompactRequest(Strict):
+    """POST v1/responses/compact."""
+
+    model: Name
+    input: Text | Items | None = None
+    instructions: Text | None = None
+    previous_response_id: Name | None = None
+    prompt_cache_key: Short | None = None
+    prompt_cache_retention: Short | None = None
+    service_tier: Short | None = None
+    prompt_cache_options: Unsupported = None
+    image: Unsupported = None
