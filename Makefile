@@ -40,9 +40,9 @@ docs:  ## write the generated pages of docs/reference
 page:  ## rebuild the page (needs Node) into causerie/chat/page
 	@cd page && npm ci --no-audit --no-fund && npm run build
 
-conformance:  ## the openai SDK against our server
+conformance:  ## the openai SDK's own tests against our server (needs the package index once)
 	@$(PYTHON) scripts/bootstrap.py train test
-	@$(BIN)/pytest tests/serve $(ARGS)
+	@$(BIN)/python scripts/sdk_conformance.py $(ARGS)
 
 clean:  ## remove what the tools leave behind (never the workspace)
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist

@@ -22,7 +22,7 @@ import zstandard
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-from causerie.core import Artifact, data_pack, existing_artifact, sha256_json, write_artifact
+from causerie.core import Artifact, data_pack, existing_artifact, open_artifact, sha256_json, write_artifact
 from causerie.data import DataBuildConfig, PackConfig, build, iter_documents, pack
 from causerie.evals import EvalConfig, evaluate
 from causerie.text import TokenizerConfig, train_tokenizer
@@ -56,6 +56,10 @@ def raw_corpus(files: list[Path], workspace: Path) -> Artifact:
     return draft.artifact
 
 
+def curated_corpus(files: list[Path], workspace: Path) -> Artifact:
+    return build(DataBuildConfig(sources=tuple(map(str, files)), name="curated"), workspace)
+
+
 def held_out(pack_folder: Path, target: Path, each: int) -> Path:
     """Clean documents, half of them French, cut to 4,000 characters: nothing of them is trained on."""
     if not target.exists():
@@ -75,6 +79,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--curated", type=Path, help="a corpus built of the same archives, instead of building it")
     parser.add_argument("--quick", action="store_true", help="one archive, 10 steps, one seed")
     options = parser.parse_args()
     data, work = data_pack(), options.workspace
@@ -88,7 +93,7 @@ def main() -> None:
     archives = archives[:1] if options.quick else archives
     corpora = {
         "raw": raw_corpus(archives, work),
-        "curated": build(DataBuildConfig(sources=tuple(map(str, archives)), name="curated"), work),
+        "curated": open_artifact(options.curated) if options.curated else curated_corpus(archives, work),
     }
     clean = held_out(data, work / "clean.jsonl", 10 if options.quick else 100)
     learn = (str(corpora["raw"].path), str(corpora["curated"].path))

@@ -1,8 +1,8 @@
 """GRPO on a task whose answers can be checked: how far does a small model get from where fine-tuning left it?
 
-A model of about a million weights is made from nothing, taught additions for a while (until it gets part of them right),
-and then trained on nothing but the reward "the number is right". Prompts of the reward's training and of the test are
-different sums.
+A model of about a million weights is made from nothing, taught to name the largest of four digits for a while (until it
+gets part of them right), and then trained on nothing but the reward "the number is right". Questions of the training
+and of the test are different.
 
     .venv/bin/python bench/grpo.py [--quick] [--variant dapo] [--steps 150]
 """
@@ -26,14 +26,11 @@ from causerie.train import SftConfig, sft
 SHAPE = {"family": "qwen3", "n_layer": 4, "n_embd": 128, "n_head": 4, "n_kv_head": 2, "head_dim": 32, "ffn_dim": 384}
 
 
-def sums(low: int, high: int) -> list[dict[str, str]]:
-    """Every sum of a number up to `high` and one up to 9 more than `low`."""
-    return [
-        {"prompt": f"{a}+{b}", "answer": str(a + b)}
-        for a in range(low, high)
-        for b in range(10, 30)
-        if (a + b) % 7 or a % 3
-    ]
+def tasks(seed: int, count: int) -> list[dict[str, str]]:
+    """Which of four digits is the largest? So many different questions."""
+    rng = random.Random(seed)
+    numbers = rng.sample(range(10_000), count)
+    return [{"prompt": "max " + " ".join(f"{n:04d}"), "answer": max(f"{n:04d}")} for n in numbers]
 
 
 def main() -> None:
@@ -41,9 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--variant", default="dapo", choices=("grpo", "dr_grpo", "dapo"))
-    parser.add_argument("--sft-steps", type=int, default=350)
+    parser.add_argument("--sft-steps", type=int, default=40)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workspace", type=Path)
     given = parser.parse_args()
@@ -55,12 +52,11 @@ def main() -> None:
 
 def run(given: argparse.Namespace, workspace: Path) -> None:
     """One run in a workspace."""
-    rows = sums(10, 100)
-    random.Random(given.seed).shuffle(rows)
+    rows = tasks(given.seed, 2300)
     test, train = rows[:300], rows[300:]
     folder = workspace / "base"
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_bpe(["user assistant system"] * 9 + [f"{i} + =" for i in range(10)], 290)
+    tokenizer = train_bpe(["user assistant system max"] * 9 + [f"{i}" for i in range(10)], 290)
     model = init_model(ModelShape(**SHAPE, vocab_size=tokenizer.vocab_size, max_seq_len=128), given.seed)
     tokenizer.save(folder)
     save_model(model, folder, folder)
@@ -96,8 +92,8 @@ def run(given: argparse.Namespace, workspace: Path) -> None:
     sampling = sum(e["sampling_seconds"] for e in events if e["event"] == "rollout")
     result = {
         "weights": model.shape.n_params,
-        "sums_trained_on": len(train),
-        "sums_tested": len(test),
+        "questions_trained_on": len(train),
+        "questions_tested": len(test),
         "solved_before": metrics["before"]["solved"],
         "solved_after": metrics["after"]["solved"],
         "plus_minus": round(metrics["after"]["solved_error"], 4),

@@ -1,7 +1,8 @@
 """Training tokens/s at the fixed CPU shapes: causerie's loop beside transformers' Trainer and nanoGPT, same precision.
 
 Every program trains on the same random tokens with AdamW, in turn, some rounds over; the ratio is that of the medians of
-whole updates (forward, backward, clipping, optimiser), the first ones left out. The share of the machine's matmul peak is
+whole updates (forward, backward, clipping, optimiser), the first ones left out. Tokens per CPU second stand beside: on a
+machine that others use too, they are the steadier figure. The share of the machine's matmul peak is
 by the convention printed; the peak is measured in the same process between the rounds.
 
     .venv/bin/python bench/train_speed.py [--shape A B C] [--steps 12] [--rounds 2] [--nanogpt ../peers/nanogpt] [--quick]
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--compile", choices=["on", "off"], default="on", help="of every program that can")
     made.add_argument("--nanogpt", type=Path, default=Path(os.environ.get("NANOGPT", "../peers/nanogpt")))
     made.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=PROGRAMS)
+    made.add_argument("--threads", type=int, default=os.cpu_count())
     made.add_argument("--quick", action="store_true")
     made.add_argument("--one", help=argparse.SUPPRESS)
     return made
@@ -72,16 +74,20 @@ def table(shape: str, args: argparse.Namespace) -> None:
         speed = statistics.median(row["tokens_per_second"] for row in results)
         share = max(row["tokens_per_second"] * row["flops_per_token"] / row["peak"] for row in results)
         ratio = statistics.median(a / b["tokens_per_second"] for a, b in zip(mine, results, strict=True)) if mine else 0
+        by_cpu = statistics.median(row["per_cpu_second"] for row in results)
+        mine_cpu = [row["per_cpu_second"] for row in found.get("causerie", [])]
+        cpu_ratio = statistics.median(mine_cpu) / by_cpu if mine_cpu else 0
         print(
             f"  {program:14s} {speed:9,.0f} tokens/s (best {best[program]:,.0f}), {share:5.1%} of {results[0]['peak'] / 1e9:.0f} GFLOP/s,"
-            f" peak memory {max(r['megabytes'] for r in results):,.0f} MB, causerie is {ratio:.2f} x"
+            f" peak memory {max(r['megabytes'] for r in results):,.0f} MB, causerie is {ratio:.2f} x;"
+            f" per CPU second {by_cpu:,.0f}, causerie {cpu_ratio:.2f} x"
         )
 
 
 def in_process(program: str, shape: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", program, "--shape", shape, "--steps", str(args.steps)]
-    command += ["--precision", args.precision, "--compile", args.compile, "--nanogpt", str(args.nanogpt)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), "TOKENIZERS_PARALLELISM": "false"}
+    command += ["--threads", str(args.threads), "--precision", args.precision, "--compile", args.compile, "--nanogpt", str(args.nanogpt)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{program} failed:\n{done.stderr[-3000:]}")
@@ -99,7 +105,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     shape = model_shape(args.shape[0])
     peak = matmul_peak(torch.device("cpu"), args.precision == "bf16")
     run = {"causerie": ours, "causerie muon": ours, "transformers": trainer, "nanogpt": nanogpt}[args.one]
-    seconds, parameters, loss = run(args, shape)
+    seconds, cpu_seconds, parameters, loss = run(args, shape)
     peak = max(peak, matmul_peak(torch.device("cpu"), args.precision == "bf16"))
     *_, length, rows = SHAPES[args.shape[0]]
     flops = flops_per_token(shape, length)
@@ -107,6 +113,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         flops = 6.0 * (parameters - length * shape.n_embd) + 12.0 * shape.n_layer * shape.n_embd * length
     return {
         "tokens_per_second": rows * length / statistics.median(seconds),
+        "per_cpu_second": rows * length / statistics.median(cpu_seconds),
         "flops_per_token": flops,
         "peak": peak,
         "loss": loss,
@@ -166,8 +173,8 @@ def ours(args, shape):
     with tempfile.TemporaryDirectory() as place, open_run(Path(place), "bench", "speed", "0" * 64, {}) as run:
         flops = flops_per_token(shape, length)
         result = fit(model, next_token_loss, Rows(args.shape[0]), settings, run, flops_per_token=flops)
-        seconds = [row["step_seconds"] for row in read_events(run.path) if row["event"] == "step"]
-    return seconds[2:], 0, result.loss
+        rows_ = [row for row in read_events(run.path) if row["event"] == "step"][2:]
+    return [row["step_seconds"] for row in rows_], [row["cpu_seconds"] for row in rows_], 0, result.loss
 
 
 def trainer(args, shape):
@@ -198,7 +205,7 @@ def trainer(args, shape):
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_, **__):
-            marks.append(time.perf_counter())
+            marks.append((time.perf_counter(), time.process_time()))
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -210,8 +217,8 @@ def trainer(args, shape):
             logging_strategy="no", disable_tqdm=True, dataloader_num_workers=0, learning_rate=1e-3, dataloader_pin_memory=False,
         )  # fmt: skip
         done = Trainer(model=model, args=arguments, train_dataset=Data(), callbacks=[Clock()]).train()
-    seconds = [b - a for a, b in zip(marks, marks[1:], strict=False)]
-    return seconds[1:], 0, done.training_loss
+    pairs = list(zip(marks, marks[1:], strict=False))[1:]
+    return [b[0] - a[0] for a, b in pairs], [b[1] - a[1] for a, b in pairs], 0, done.training_loss
 
 
 def nanogpt(args, shape):
@@ -231,9 +238,9 @@ def nanogpt(args, shape):
         model = GPT(config)
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     run = torch.compile(model) if args.compile == "on" else model
-    seconds, loss = [], None
+    seconds, cpu_seconds, loss = [], [], None
     for step in range(args.steps):
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         tokens = rows_of(args.shape[0], step)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
             _, loss = run(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
@@ -243,7 +250,8 @@ def nanogpt(args, shape):
         optimizer.zero_grad(set_to_none=True)
         loss = loss.item()
         seconds.append(time.perf_counter() - began)
-    return seconds[2:], sum(p.numel() for p in model.parameters()), loss
+        cpu_seconds.append(time.process_time() - cpu_began)
+    return seconds[2:], cpu_seconds[2:], sum(p.numel() for p in model.parameters()), loss
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ class GrpoBatches:
             old.unlink(missing_ok=True)
 
     def _log(self, rollout: Rollout, sampling: float, judging: float) -> None:
-        rewards = torch.tensor(rollout.rewards)
+        rewards = torch.tensor(rollout.rewards, dtype=torch.float32)
         lengths = [len(ids) for group in rollout.completions for ids in group]
         self.run.log(
             "rollout",
@@ -247,7 +247,7 @@ def rollout_batches(rollout: Rollout, prompts: Sequence[Prompt], config: GrpoCon
     Groups whose answers have no advantage have no gradient (without KL term) and are not computed; "dapo" leaves them
     out of its denominator too, the others count them there.
     """
-    rewards = torch.tensor(rollout.rewards)
+    rewards = torch.tensor(rollout.rewards, dtype=torch.float32)
     advantages = sample_advantages(rewards, config.advantage, scale=config.variant != "dr_grpo")
     keep = [
         [not (config.mask_truncated and cut) for cut in cuts] if any(advantages[i] != 0) or config.beta else []

@@ -97,6 +97,7 @@ def create_chat_app(
         hosts=hosts,
         routes=_routes(context, (*LOOPBACK, *hosts)),
         lifespans=[*lifespans, _lifespan(context)],
+        workspace=workspace,
     )
     app.state.chat = context
     return app

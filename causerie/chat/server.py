@@ -32,7 +32,9 @@ def serve_page(config: ServeConfig, workspace: Path) -> None:
         if config.host in LOOPBACK:
             app = create_chat_app(workspace, store, pool, keys_required=config.require_keys, lifespans=load)
         else:
-            app = create_app(pool, store=store, keys_required=config.require_keys, lifespans=load)
+            app = create_app(
+                pool, store=store, keys_required=config.require_keys, lifespans=load, workspace=workspace
+            )
         run_server(app, config.host, config.port, on_ready=lambda url: _announce(url, found, config))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,22 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> CauserieError:
-    """CAU-1007 for a failed write: names the file and what the system said."""
+    """CAU-1007 for a failed write: names the file, what the system said, and the space that is free there."""
     return CauserieError(
         "CAU-1007",
-        f"cannot write {path.name}: {error.strerror or error}",
+        f"cannot write {path.name}: {error.strerror or error}{_free_space(path)}",
         where=str(path),
         fix="free some space or choose another --workspace, then run the same command again",
     )
+
+
+def _free_space(path: Path) -> str:
+    """` (12.3 MB free)`, of the nearest folder that exists; nothing where it cannot be told."""
+    there = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    try:
+        return "" if there is None else f" ({shutil.disk_usage(there).free / 1e6:,.1f} MB free)"
+    except OSError:
+        return ""
 
 
 def write_json(path: Path, value: Any) -> None:

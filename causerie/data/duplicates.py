@@ -2,7 +2,8 @@
 
 `add` takes one signature a document, in order; `find` then sorts the digests and bands on disk, proposes pairs, and
 compares the texts of the proposed ones. A document is dropped for the first document before it that stays and that it
-repeats. In memory: the sorting buffer, and some 20 bytes a document.
+repeats. In memory: the sorting buffer, and some 20 bytes a document; the signatures are mapped from their file, so the
+system takes that room back when it needs it.
 """
 
 from __future__ import annotations

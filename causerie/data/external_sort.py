@@ -81,23 +81,41 @@ class SpillSort:
                 self._waiting, self._count = [], 0
             return
         self._spill()
-        runs = [np.memmap(path, RECORD, "r") for path in self._runs]
-        size = max(LEAST_BLOCK, self._limit // len(runs))
-        places = [0] * len(runs)
-        while any(place < len(run) for place, run in zip(places, runs, strict=True)):
-            heads = [run[place : place + size] for place, run in zip(places, runs, strict=True)]
-            ends = [
-                head["key"][-1]
-                for head, place, run in zip(heads, places, runs, strict=True)
-                if place + len(head) < len(run)
-            ]
+        size = max(LEAST_BLOCK, self._limit // len(self._runs))
+        runs = [_Run(path, size) for path in self._runs]
+        while runs:
+            ends = [run.head["key"][-1] for run in runs if run.more]
             limit = min(ends) if ends else None
-            taken = [
-                head if limit is None else head[: int(np.searchsorted(head["key"], limit, side="right"))]
-                for head in heads
-            ]
-            places = [place + len(part) for place, part in zip(places, taken, strict=True)]
-            yield _sorted(np.concatenate(taken))
+            yield _sorted(np.concatenate([run.take(limit) for run in runs]))
+            runs = [run for run in runs if len(run.head)]
+
+
+class _Run:
+    """A sorted file, read block by block."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size, self._place = path, size, 0
+        self._left = path.stat().st_size // RECORD.itemsize
+        self.head: Records = np.empty(0, RECORD)
+        self._fill()
+
+    @property
+    def more(self) -> bool:
+        """Whether the file goes on after the head."""
+        return self._left > 0
+
+    def _fill(self) -> None:
+        if not len(self.head) and self._left:
+            count = min(self._size, self._left)
+            self.head = np.fromfile(self._path, RECORD, count, offset=self._place * RECORD.itemsize)
+            self._place, self._left = self._place + count, self._left - count
+
+    def take(self, limit: np.uint64 | None) -> Records:
+        """The records up to a key, all of the head for None."""
+        cut = len(self.head) if limit is None else int(np.searchsorted(self.head["key"], limit, side="right"))
+        taken, self.head = self.head[:cut], self.head[cut:]
+        self._fill()
+        return taken
 
 
 def _sorted(batch: Records) -> Records:

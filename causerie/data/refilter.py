@@ -37,8 +37,8 @@ from causerie.data.report import write_report
 FIXED: Final = frozenset(
     {
         *("sources", "out", "name", "sample", "extractor", "page_seconds", "max_page_bytes", "mask_personal"),
-        *("decontaminate", "decontaminate_ngram", "workers", "batch_documents", "engine", "tasks", "after", "weights", "without"),
-        *("quality_model", "page_memory_mb"),
+        *("decontaminate", "decontaminate_ngram", "workers", "batch_documents", "engine", "tasks"),
+        *("after", "weights", "without", "quality_model", "page_memory_mb"),
     }
 )
 """Settings that a corpus keeps: to change them the pages must be read again."""

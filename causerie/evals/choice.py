@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from causerie.evals.choice_sets import Question, read_set
+from causerie.evals.likelihood_sets import read_public_set
 from causerie.evals.results import Item, Metric, SuiteResult
 from causerie.evals.rows import at_least_one, spread
 from causerie.evals.statistics import Floats
@@ -31,7 +32,7 @@ def run(subject: Subject, files: Sequence[Path]) -> SuiteResult:
     """
     sets: dict[str, list[Question]] = {}
     for path in files:
-        name, questions = read_set(path)
+        name, questions = read_public_set(path) or read_set(path)
         sets[name] = spread(at_least_one(questions, path), subject.config.limit_of("choice"))
     asked = [(name, question) for name, questions in sets.items() for question in questions]
     sequences = [_scored(subject, question, index) for _, question in asked for index in range(len(question.endings))]

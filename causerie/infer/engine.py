@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from causerie.infer.adapters import Lanes
 from causerie.infer.attend import KeyValueCache, plan_attend
 from causerie.infer.blocks import BlockPool
 from causerie.infer.config import EngineConfig
+from causerie.infer.cuda import CapturedDecode, paged_attention, plan_paged
 from causerie.infer.grammar import Grammars
 from causerie.infer.int8 import Int8Linear, check_int8
 from causerie.infer.lean import make_lean
@@ -33,7 +34,7 @@ from causerie.infer.prompts import read_prompts
 from causerie.infer.request import Event, Finish, Pooling, Sampling
 from causerie.infer.sampler import Choice, Row, sample
 from causerie.infer.scheduler import Batch, Scheduler, Sequence, Work
-from causerie.model import ModelShape, Transformer, base_folder, lora_parameters, merge_lora
+from causerie.model import Attend, ModelShape, Transformer, base_folder, lora_parameters, merge_lora
 from causerie.text import load_tokenizer
 
 
@@ -92,10 +93,12 @@ class Engine:
             prefix_cache=config.prefix_cache,
         )
         shape = self.shape
-        size = (shape.n_layer, self.n_blocks, config.block_size, shape.n_kv_head, shape.head_dim)
+        spare = int(self.device.type == "cuda")  # a block for the padding rows of captured steps
+        size = (shape.n_layer, self.n_blocks + spare, config.block_size, shape.n_kv_head, shape.head_dim)
         self.cache = KeyValueCache(*size, self.dtype, self.device)
         self.grammars = Grammars(None if tokenizer is None else lambda: load_tokenizer(tokenizer), shape.vocab_size)
         self._windows = tuple(shape.window(layer) or None for layer in range(shape.n_layer))
+        self._captured = self._capture()
         self._on_admit = on_admit
         self._sequences: dict[str, Sequence] = {}
         self._ended: list[Event] = []
@@ -219,13 +222,10 @@ class Engine:
         """Second call of a step: compute all planned tokens in one pass, and sample where a sequence's next is due."""
         work = batch.ordered()
         self.lanes.plan([(item.sequence.adapter, item.count) for item in work])
-        attend = plan_attend(
-            self.cache, work, self._windows, share=self.shape.n_head // self.shape.n_kv_head, scale=self.shape.scale
-        )
         ids = [token for item in work for token in item.sequence.tokens[item.start : item.start + item.count]]
         positions = [place for item in work for place in range(item.start, item.start + item.count)]
         tensors = torch.tensor([ids, positions], device=self.device)
-        hidden = self.model(tensors[:1], positions=tensors[1:], attend=attend)[0]
+        hidden = self._forward(work, tensors)
         read_prompts(work, hidden, self._head)
         due, last = [], -1
         for item in work:
@@ -237,6 +237,26 @@ class Engine:
         if len(due) < len(ids):
             hidden = hidden[[row for row, _ in due]]
         return sample(self._head(hidden).float(), [self._row(sequence) for _, sequence in due])
+
+    def _forward(self, work: list[Work], inputs: Tensor) -> Tensor:
+        """Hidden states (N, D) of a step's tokens, given their ids and positions (2, N)."""
+        shape = self.shape
+        if self._captured is not None and not self.lanes.rows and self._captured.fits(work):
+            return self._captured(work, inputs)
+        attend: Attend
+        if self._captured is not None:
+            attend = plan_paged(self.cache, work, self._windows, shape.scale, self._captured.kernel)
+        else:
+            share = shape.n_head // shape.n_kv_head
+            attend = plan_attend(self.cache, work, self._windows, share=share, scale=shape.scale)
+        return cast(Tensor, self.model(inputs[:1], positions=inputs[1:], attend=attend)[0])
+
+    def _capture(self) -> CapturedDecode | None:
+        """Graphs for decode steps, where device and torch allow it."""
+        if self.device.type != "cuda" or paged_attention() is None:
+            return None
+        most_blocks = -(-self.room // self.config.block_size)
+        return CapturedDecode(self.model, self.cache, self._windows, self.shape.scale, most_blocks)
 
     def postprocess(self, batch: Batch, choice: Choice) -> list[Event]:
         """Third call of a step: note what is computed, append what was sampled, finish what is finished."""
@@ -290,6 +310,7 @@ class Engine:
         if source:
             self._shared = False
             self._install(from_state(self.shape, source, self.dtype, self.device))
+        self._captured = self._capture()
         self.scheduler.preempt_all()
         self.forget_prefixes()
 

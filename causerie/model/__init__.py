@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from causerie.core import lazy_names
 from causerie.model.families import FAMILIES, Family
-from causerie.model.shape import ModelShape, RopeScaling, encoder_from_depth, shape_from_depth
+from causerie.model.shape import ModelShape, RopeScaling, encoder_of, shape_from_depth
 from causerie.model.shapes import NAMED_SHAPES, NamedShape, named_shape
 
 if TYPE_CHECKING:
@@ -27,24 +27,29 @@ if TYPE_CHECKING:
     from causerie.model.hf_config import shape_from_hf, shape_to_hf
     from causerie.model.lora import add_lora, lora_parameters, lora_targets, merge_lora
     from causerie.model.loss import chunked_loss, summed_loss, token_log_probs
+    from causerie.model.parts import MLP, Attention, RMSNorm, activate, rotate
     from causerie.model.pooling import embed_rows, pool_hidden
     from causerie.model.to_gguf import check_gguf, save_gguf
     from causerie.model.transformer import Transformer, init_model
 
 __all__ = [
     "FAMILIES",
+    "MLP",
     "NAMED_SHAPES",
     "NOTICE_FILES",
     "TOKENIZER_FILES",
     "Attend",
+    "Attention",
     "CausalAttend",
     "EncoderAttend",
     "Family",
     "Gguf",
     "ModelShape",
     "NamedShape",
+    "RMSNorm",
     "RopeScaling",
     "Transformer",
+    "activate",
     "add_extras",
     "add_lora",
     "base_folder",
@@ -55,7 +60,7 @@ __all__ = [
     "copy_companions",
     "embed_rows",
     "encoder_attend",
-    "encoder_from_depth",
+    "encoder_of",
     "fold_extras",
     "init_model",
     "load_adapter",
@@ -68,6 +73,7 @@ __all__ = [
     "open_gguf",
     "plain_attend",
     "pool_hidden",
+    "rotate",
     "save_adapter",
     "save_gguf",
     "save_model",
@@ -94,6 +100,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("shape_from_hf", "shape_to_hf"), "hf_config"),
         **dict.fromkeys(("add_lora", "lora_parameters", "lora_targets", "merge_lora"), "lora"),
         **dict.fromkeys(("chunked_loss", "summed_loss", "token_log_probs"), "loss"),
+        **dict.fromkeys(("MLP", "Attention", "RMSNorm", "activate", "rotate"), "parts"),
         **dict.fromkeys(("embed_rows", "pool_hidden"), "pooling"),
         **dict.fromkeys(("check_gguf", "save_gguf"), "to_gguf"),
         **dict.fromkeys(("Transformer", "init_model"), "transformer"),

@@ -218,21 +218,20 @@ def shape_from_depth(depth: int, vocab_size: int, max_seq_len: int = 2048) -> Mo
     )
 
 
-def encoder_from_depth(depth: int, vocab_size: int, max_seq_len: int = 512) -> ModelShape:
-    """Our own series of encoders in ModernBERT's shape, by the same dial; every layer sees the whole text.
+def encoder_of(shape: ModelShape) -> ModelShape:
+    """A decoder's sizes in ModernBERT's shape; every layer sees the whole text.
 
-    Widths and inner widths are those of `shape_from_depth`; the width is shared out to `depth` heads, as
-    ModernBertForMaskedLM wants it (48 each up to depth 8, 64 above).
+    The width is shared out to the heads, as ModernBertForMaskedLM wants it (in our series 48 each up to depth 8,
+    64 above), and every head has keys of its own.
 
     Raises:
-        CauserieError: CAU-3001 when the depth or the vocabulary is impossible.
+        CauserieError: CAU-3001 when the heads do not divide the width into even sizes.
     """
-    decoder = shape_from_depth(depth, vocab_size, max_seq_len)
     return replace(
-        decoder,
+        shape,
         family="modernbert",
-        n_kv_head=decoder.n_head,
-        head_dim=decoder.n_embd // decoder.n_head,
+        n_kv_head=shape.n_head,
+        head_dim=shape.n_embd // shape.n_head,
         norm_eps=1e-5,
         tie_embeddings=True,
     )

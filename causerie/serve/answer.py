@@ -144,7 +144,7 @@ async def text_stream(
                 finish = "stop"
             usage = Usage(event.prompt_tokens, event.completion_tokens, event.cached_tokens) if finish else None
             yield ChatDelta(
-                text,
+                text.replace("\0", "\ufffd"),  # no database keeps U+0000, and no client expects it
                 event.ids,
                 event.logprobs,
                 served.version,

@@ -173,7 +173,7 @@ def token_logprobs(
 
 def _token(tokenizer: Tokenizer, id: int, logprob: float) -> dict[str, Any]:
     raw = tokenizer.token_bytes(id)
-    return {"token": raw.decode("utf-8", "replace"), "bytes": list(raw), "logprob": logprob}
+    return {"token": raw.decode("utf-8", "replace").replace("\0", "\ufffd"), "bytes": list(raw), "logprob": logprob}
 
 
 async def _frames(

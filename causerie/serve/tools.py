@@ -127,6 +127,7 @@ class CallParser:
     _depth: int = field(default=0, repr=False)
     _string: bool = False
     _escaped: bool = False
+    _begun: bool = False
     _closed: bool = False
 
     def push(self, text: str) -> list[Piece]:
@@ -182,7 +183,8 @@ class CallParser:
             self._held, self.inside = self._held[end + len(CLOSE) :], False
             return True
         self._held, self._named = self._held[head.end() :], True
-        self._depth, self._string, self._escaped, self._closed = 0, False, False, False
+        self._depth, self._string, self._escaped = 0, False, False
+        self._begun = self._closed = False
         name = json.loads(head.group(1))
         pieces.append(Piece("call", index=self.calls, id=new_id("call"), name=str(name)))
         self.calls += 1
@@ -190,6 +192,9 @@ class CallParser:
 
     def _arguments(self, pieces: list[Piece]) -> bool:
         """Take the characters of one JSON value."""
+        if not self._begun:
+            self._held = self._held.lstrip()
+        self._begun = self._begun or bool(self._held)
         end = 0
         for end, char in enumerate(self._held, 1):
             if self._string:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from causerie.core import Artifact, CauserieError, say
-from causerie.model import ModelShape, Transformer, chunked_loss, plain_attend, summed_loss
+from causerie.model import ModelShape, Transformer, chunked_loss, encoder_of, plain_attend, summed_loss
 from causerie.text import Tokenizer
 from causerie.train.config import MlmConfig, PretrainConfig
 from causerie.train.from_scratch import PackedRows, Recipe, Rows, train_from_scratch, validation_batches
@@ -50,9 +49,8 @@ def mask_id(tokenizer: Tokenizer) -> int:
 
 
 def encoder_shape(config: PretrainConfig, vocab_size: int) -> ModelShape:
-    """The dial's sizes in ModernBERT's shape: both ways, all layers see all, a head of its own for every head."""
-    shape = model_shape(config, vocab_size)
-    return replace(shape, family="modernbert", n_kv_head=shape.n_head, tie_embeddings=True, norm_eps=1e-5)
+    """The dial's sizes in ModernBERT's shape: both ways, all layers see all, the width shared out to the heads."""
+    return encoder_of(model_shape(config, vocab_size))
 
 
 class MaskedRows:

@@ -26,21 +26,22 @@ FAST = {"warmup": 0, "group_size": 4, "batch_size": 4, "max_tokens": 6, "seq_len
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen prompts; an answer is right in form when it is short."""
+    """Sixteen prompts; an answer is right in form when it has an a in it."""
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     rows = [{"prompt": f"{WORDS[i]} {WORDS[i + 1]}", "answer": str(i)} for i in range(16)]
-    write_jsonl(path, [{**row, "format": {"max_chars": 4}} for row in rows])
+    write_jsonl(path, [{**row, "format": {"contains": "a"}} for row in rows])
     return path
 
 
 def test_reward_rises_and_the_engine_agrees_with_the_trainer(tiny: Path, prompts: Path, workspace: Path) -> None:
-    config = GrpoConfig(model=tiny, prompts=prompts, rewards=("format",), steps=25, lr=3e-3, **FAST)
+    fast = {**FAST, "group_size": 8, "max_tokens": 1}
+    config = GrpoConfig(model=tiny, prompts=prompts, rewards=("format",), steps=40, lr=1e-2, **fast)
     made = grpo(config, workspace)
     (run,) = (workspace / "runs").glob("grpo-*")
     rollouts = [event for event in read_events(run) if event["event"] == "rollout"]
-    assert len(rollouts) == 25
+    assert len(rollouts) == 40
     first, last = (sum(e["reward"] for e in part) / 5 for part in (rollouts[:5], rollouts[-5:]))
-    assert last > first + 0.2
+    assert last > first + 0.3
     assert made.manifest.metrics["rows"]["log_prob_gap"] < 1e-4
     assert made.manifest.metrics["after"]["reward"] >= made.manifest.metrics["before"]["reward"]
     assert set(made.manifest.inputs) == {"model", "prompts"}
@@ -172,24 +173,23 @@ def child(tiny: Path, prompts: Path, workspace: Path, passes: int, **environment
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("passes", [1, 2])
-def test_a_killed_run_trains_on_no_rollout_twice(tiny: Path, prompts: Path, tmp_path: Path, passes: int) -> None:
-    """Slow: six processes that import torch. Killed between rollout and update, and after it, the run goes on to the
-    same weights, and each rollout that counts is the unbroken run's."""
-    whole = tmp_path / "whole"
+@pytest.mark.parametrize(("passes", "point"), [(1, "align.rollout_written:2"), (2, "train.after_step:3")])
+def test_a_killed_run_trains_on_no_rollout_twice(
+    tiny: Path, prompts: Path, tmp_path: Path, passes: int, point: str
+) -> None:
+    """Slow: three processes that import torch. Killed between rollout and update, or between two updates on one
+    rollout, the run goes on to the same weights, and each rollout that counts is the unbroken run's."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert child(tiny, prompts, whole, passes) == 0
-    for point in ("align.rollout_written:2", "train.after_step:3"):
-        broken = tmp_path / point.replace(":", "-")
-        assert child(tiny, prompts, broken, passes, CAUSERIE_CRASH_AT=point) == -signal.SIGKILL
-        assert child(tiny, prompts, broken, passes) == 0
-        first, second = (next((place / "model").glob("grpo-*")) for place in (whole, broken))
-        assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
-        paid = []
-        for place in (whole, broken):
-            (run,) = (place / "runs").glob("grpo-*")
-            kept = {e["index"]: e["reward"] for e in read_events(run) if e["event"] == "rollout"}
-            paid.append(kept)
-        assert paid[0] == paid[1]
+    assert child(tiny, prompts, broken, passes, CAUSERIE_CRASH_AT=point) == -signal.SIGKILL
+    assert child(tiny, prompts, broken, passes) == 0
+    first, second = (next((place / "model").glob("grpo-*")) for place in (whole, broken))
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    paid = []
+    for place in (whole, broken):
+        (run,) = (place / "runs").glob("grpo-*")
+        paid.append({e["index"]: e["reward"] for e in read_events(run) if e["event"] == "rollout"})
+    assert paid[0] == paid[1]
 
 
 def test_prompts_that_cannot_be_used_are_counted(tiny: Path, tmp_path: Path) -> None:

@@ -63,10 +63,10 @@ def test_same_bytes_whatever_the_workers_and_the_place(small_warc: Path, tmp_pat
 
 
 def test_page_that_never_ends_is_counted(tmp_path: Path, make_prose) -> None:
-    """The extractor of the nested page needs seconds; its process is ended and the next page read by another."""
+    """The long text needs seconds; its process is ended and the next document read by another."""
     for number in (1, 3):
         (tmp_path / f"{number}.txt").write_text(make_prose(number))
-    (tmp_path / "2.html").write_text("<div>" * 20_000 + "<table><tr><td>x y z " * 30_000)
+    (tmp_path / "2.txt").write_text(make_prose(2) * 10_000)
     config = DataBuildConfig(sources=(str(tmp_path / "[123].*"),), page_seconds=0.3, workers=1)
     metrics = build(config, tmp_path / "w").manifest.metrics
     assert metrics["documents_kept"] == 2

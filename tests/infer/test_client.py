@@ -10,19 +10,21 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from causerie.core import CauserieError
 from causerie.infer import Completion, EngineClient, EngineConfig, Event, Sampling
 from causerie.infer.protocol import FrameBuffer, encode_frame
-from causerie.model import Transformer
+from causerie.model import Transformer, add_lora, load_model, lora_parameters, save_adapter, save_model
 
-from .tiny import naive_greedy, prompt_of
+from .tiny import QWEN, VOCAB, naive_greedy, prompt_of, random_model
 
-CONFIG = EngineConfig(threads=1, max_running=2)
+CONFIG = EngineConfig(threads=1, max_running=2, spare=False)
 
 
 def with_client(folder: Path, body: Callable[[EngineClient], Awaitable[None]]) -> None:
@@ -213,3 +215,80 @@ def received(connection: socket.socket, count: int) -> list[dict[str, Any]]:
         assert data, "the worker closed the socket"
         found += buffer.push(data)
     return found
+
+
+def test_embeddings_adapters_and_statistics_cross_the_socket(folder: Path, qwen: Transformer, tmp_path: Path) -> None:
+    base = load_model(folder)
+    add_lora(base, 2, 4.0)
+    for name, parameter in lora_parameters(base).items():
+        if name.endswith("lora_B"):
+            parameter.data.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
+    save_adapter(base, tmp_path, folder)
+
+    async def body(client: EngineClient) -> None:
+        texts = [prompt_of(length, seed=length) for length in (3, 9, 20)]
+        found = await client.embed(texts)
+        with torch.no_grad():
+            means = [qwen(torch.tensor([ids]))[0].mean(dim=0) for ids in texts]
+        for vector, wanted in zip(found, means, strict=True):
+            assert vector == pytest.approx((wanted / wanted.norm()).tolist(), abs=1e-5)
+        with pytest.raises(CauserieError) as caught:
+            await client.embed([[1], [VOCAB]])
+        assert caught.value.code == "CAU-3101"
+
+        plain, tuned = Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0, adapter="tuned")
+        with pytest.raises(CauserieError) as caught:
+            await collect(client.generate([1], tuned))
+        assert caught.value.code == "CAU-3111"
+        await client.load_adapter("tuned", tmp_path)
+        assert client.info["adapters"] == ["tuned"]
+        both = await asyncio.gather(*(collect(client.generate(prompt_of(9), how)) for how in (plain, tuned)))
+        wanted_ids = naive_greedy(qwen, prompt_of(9), 6), naive_greedy(base.eval(), prompt_of(9), 6)
+        assert tuple(item.ids for item in both) == wanted_ids
+
+        os.kill(client.info["pid"], signal.SIGKILL)  # the new worker has the adapter too
+        while client.restarts == 0:
+            await asyncio.sleep(0.01)
+        assert (await collect(client.generate(prompt_of(9), tuned))).ids == wanted_ids[1]
+        await client.unload_adapter("tuned")
+        with pytest.raises(CauserieError) as caught:
+            await client.unload_adapter("tuned")
+        assert caught.value.code == "CAU-3111"
+        await asyncio.sleep(0.05)
+        assert client.stats["running"] == client.stats["waiting"] == 0
+        assert client.stats["free_blocks"] == client.stats["n_blocks"]
+        assert client.stats["decode_tokens"] > 0
+
+    with_client(folder, body)
+
+
+def test_weights_are_changed_through_the_socket(folder: Path, tmp_path: Path) -> None:
+    other = random_model(replace(QWEN, max_seq_len=50_000), seed=5)
+    save_model(other, tmp_path, None)
+
+    async def body(client: EngineClient) -> None:
+        greedy = Sampling(max_tokens=6, temperature=0)
+        await collect(client.generate(prompt_of(9), greedy))
+        await client.update_weights(tmp_path)
+        assert (await collect(client.generate(prompt_of(9), greedy))).ids == naive_greedy(other, prompt_of(9), 6)
+
+    with_client(folder, body)
+
+
+def test_a_spare_process_takes_over(folder: Path, qwen: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("causerie.infer.client.SPARE_AFTER", 0.0)
+
+    async def main() -> None:
+        client = EngineClient(folder, EngineConfig(threads=1))
+        await client.start()
+        try:
+            assert client._spare is not None
+            spare = await client._spare
+            os.kill(client.info["pid"], signal.SIGKILL)
+            found = await collect(client.generate(prompt_of(9), Sampling(max_tokens=6, temperature=0)))
+            assert found.ids == naive_greedy(qwen, prompt_of(9), 6)
+            assert client.info["pid"] == spare.process.pid
+        finally:
+            await client.stop()
+
+    asyncio.run(asyncio.wait_for(main(), 200))

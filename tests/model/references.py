@@ -84,6 +84,11 @@ REFERENCES: dict[str, Reference] = {
             "rope_theta": 30000.0,
         },
     ),
+    "gemma3-usual": Reference(
+        "Gemma3TextConfig",
+        "Gemma3ForCausalLM",
+        {**GROUPED, "num_hidden_layers": 7, "head_dim": 16, "sliding_window": 5, "query_pre_attn_scalar": 16},
+    ),
     "phi3": Reference("Phi3Config", "Phi3ForCausalLM", {**GROUPED, "sliding_window": None}),
     "phi3-windows": Reference(
         "Phi3Config", "Phi3ForCausalLM", {**WIDE, "sliding_window": 6, "partial_rotary_factor": 0.75}

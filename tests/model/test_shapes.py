@@ -12,7 +12,7 @@ from causerie.core import CauserieError
 from causerie.model import (
     NAMED_SHAPES,
     Transformer,
-    encoder_from_depth,
+    encoder_of,
     named_shape,
     shape_from_depth,
     shape_from_hf,
@@ -96,7 +96,7 @@ def test_shapes_need_no_torch() -> None:
 def test_our_encoders_are_modernberts_in_transformers(depth: int) -> None:
     import transformers
 
-    shape = encoder_from_depth(depth, 1000)
+    shape = encoder_of(shape_from_depth(depth, 1000))
     config = transformers.AutoConfig.for_model(**shape_to_hf(shape))
     with torch.device("meta"):
         assert transformers.AutoModelForMaskedLM.from_config(config).num_parameters() == shape.n_params

@@ -31,6 +31,7 @@ class Script:
     delay: float = 0.0
     fail_after: int | None = None
     endless: bool = False
+    max_seq_len: int = 256
     live: int = 0
     peak: int = 0
     asked: list[tuple[list[int], Sampling, str]] = field(default_factory=list)
@@ -46,11 +47,15 @@ class ScriptedEngine:
     """An engine that says what the script holds, one token a step."""
 
     def __init__(self, folder: Path, script: Script, tokenizer: Tokenizer) -> None:
-        self.info = {"max_seq_len": 256}
         self.folder = folder
         self.script = script
         self.tokenizer = tokenizer
         self.running = False
+
+    @property
+    def info(self) -> dict[str, int]:
+        """The model's length."""
+        return {"max_seq_len": self.script.max_seq_len}
 
     async def start(self) -> None:
         """Begin."""
@@ -214,7 +219,7 @@ def start() -> Iterator[Start]:
         server = Server(app, port=0, on_ready=lambda _url: ready.set(), **{"grace": 1, **options})
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        assert ready.wait(20)
+        assert ready.wait(120)
         running.append(Running(server, thread))
         return running[-1]
 

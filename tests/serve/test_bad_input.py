@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from causerie.serve import EnginePool, create_app
 from causerie.serve.limits import MAX_BODY
-from tests.serve.conftest import Running
+from causerie.store import Store
+from tests.serve.conftest import Running, Start, serving
 
 CHAT = "/v1/chat/completions"
 GOOD: dict[str, Any] = {"model": "petit", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
@@ -59,7 +62,6 @@ FIELDS: list[tuple[str, Any]] = [
     ("n", "1"),
     ("n", 1.0),
     ("n", True),
-    ("max_tokens", 0),
     ("max_tokens", -1),
     ("max_tokens", 2**63),
     ("max_completion_tokens", 10**30),
@@ -82,7 +84,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("messages", []),
     ("messages", "text"),
     ("messages", [{"role": "user", "content": "a"}] * 3000),
-    ("messages", [{"role": "tool", "content": "a", "tool_call_id": "x"}]),
+    ("messages", [{"role": "tool", "content": "a"}]),
     ("messages", [{"role": "user"}]),
     ("messages", [{"role": "user", "content": None}]),
     ("messages", [{"role": "user", "content": []}]),
@@ -94,10 +96,14 @@ FIELDS: list[tuple[str, Any]] = [
     ("model", "x" * 1000),
     ("stream", "yes"),
     ("stream_options", {"include_usage": True}),
-    ("tools", [{"type": "function", "function": {"name": "f"}}]),
-    ("response_format", {"type": "json_object"}),
-    ("top_logprobs", 3),
-    ("store", True),
+    ("tools", [{"type": "function", "function": {"name": "f g"}}]),
+    ("tools", [{"type": "custom", "custom": {"name": "f"}}]),
+    ("response_format", {"type": "xml"}),
+    ("top_logprobs", 30),
+    ("store", "yes"),
+    ("metadata", {str(n): "x" for n in range(17)}),
+    ("audio", {"format": "wav", "voice": "x"}),
+    ("web_search_options", {"search_context_size": "low"}),
     ("unknown_field", 1),
 ]
 
@@ -117,7 +123,15 @@ def test_fields_sent_out_of_habit_are_accepted(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"best_of": 3}, {"suffix": "x"}, {"logprobs": 5}, {"echo": True, "logprobs": 0}, {"prompt": ["a"] * 20}]
+    [
+        {"best_of": 2, "n": 3},
+        {"best_of": 2, "stream": True},
+        {"best_of": 99},
+        {"suffix": "x", "prompt": [1]},
+        {"logprobs": 21},
+        {"prompt": ["a"] * 20},
+        {"prompt": ["a"] * 4, "best_of": 8},
+    ]
     + [{"prompt": value} for value in ([], [[]], [1, "a"], [-1], None, {}, [2**40])],
 )
 def test_completions_that_cannot_be(change: dict[str, Any], http: httpx.Client) -> None:
@@ -154,7 +168,7 @@ def test_a_huge_header_closes_the_connection(server: Running, http: httpx.Client
 
 def test_unknown_paths_and_methods(http: httpx.Client) -> None:
     refused(http.get("/v1/nothing"), 404)
-    refused(http.get(CHAT), 405)
+    refused(http.put(CHAT), 405)
     refused(http.get("/v1/models/petit%00"), 404)
 
 
@@ -173,3 +187,28 @@ def test_no_json_makes_the_server_fail(changes: dict[str, Any], http: httpx.Clie
     assert answer.status_code in (200, 400, 404)
     if answer.status_code != 200:
         refused(answer, answer.status_code)
+
+
+def test_a_lenient_server_names_what_it_leaves_out(
+    start: Start, pool: EnginePool, store: Store, folder: Path, home: Path
+) -> None:
+    lenient = start(create_app(pool, store=store, workspace=home, lenient=True, lifespans=[serving(pool, folder)]))
+    with httpx.Client(base_url=lenient.url) as http:
+        body = GOOD | {"audio": {"format": "wav"}, "unknown_field": 1, "logit_bias": {"x": 1}}
+        answer = http.post(CHAT, json=body)
+        assert answer.status_code == 200
+        assert answer.headers["x-causerie-ignored"] == "audio, logit_bias, unknown_field"
+        assert "x-causerie-ignored" not in http.post(CHAT, json=GOOD).headers
+        refused(http.post(CHAT, json=body | {"n": 0}))
+        refused(http.post(CHAT, json=body | {"messages": [{"role": "user", "content": "a", "extra": 1}]}))
+
+
+def test_no_tokens_and_several_candidates(http: httpx.Client) -> None:
+    none = http.post(CHAT, json=GOOD | {"max_tokens": 0}).json()
+    assert (none["choices"][0]["message"]["content"], none["choices"][0]["finish_reason"]) == ("", "length")
+    assert none["usage"]["completion_tokens"] == 0
+    best = http.post("/v1/completions", json={"model": "petit", "prompt": "a", "best_of": 3, "max_tokens": 2}).json()
+    assert len(best["choices"]) == 1
+    assert best["usage"]["completion_tokens"] == 6
+    gap = http.post("/v1/completions", json={"model": "petit", "prompt": "a", "suffix": "b", "max_tokens": 2})
+    assert gap.status_code == 200

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from causerie.serve import EnginePool
 from tests.serve.conftest import Running
 
 ROWS = [
@@ -149,6 +150,32 @@ def test_pairs_and_graders_train_too(real_client: openai.OpenAI) -> None:
     assert any(message.startswith("Graded 16 answers: mean reward") for message in told)
 
 
+@pytest.mark.slow
+def test_an_adapter_joins_its_bases_engine(real_client: openai.OpenAI, real_pool: EnginePool) -> None:
+    """Slow: the trainer is a process that loads torch."""
+    settings = {"n_epochs": 2, "lora_rank": 4, "seq_len": 64}
+    job = real_client.fine_tuning.jobs.create(
+        model="petit",
+        training_file=upload(real_client, ROWS),
+        method={"type": "supervised", "supervised": {"hyperparameters": settings}},
+    )
+    done = wait(real_client, job.id)
+    assert done.status == "succeeded", done.error
+    assert done.fine_tuned_model is not None
+    served = real_pool.get(done.fine_tuned_model)
+    assert served.engine is real_pool.get("petit").engine
+    question = [{"role": "user", "content": "Dis oui."}]
+    asked = {"messages": question, "temperature": 0, "max_tokens": 4, "logprobs": True}
+    rows = [
+        real_client.chat.completions.create(model=model, **asked).choices[0].logprobs.content[0].logprob
+        for model in ("petit", done.fine_tuned_model, "petit")
+    ]
+    assert rows[0] == pytest.approx(rows[2], abs=1e-5)
+    assert abs(rows[0] - rows[1]) > 1e-5
+    assert real_client.models.delete(done.fine_tuned_model).deleted
+    assert real_client.chat.completions.create(model="petit", messages=question, max_tokens=2).choices
+
+
 def test_faulty_lines_are_named(real_client: openai.OpenAI) -> None:
     answer = {"role": "assistant", "content": "x"}
     user = {"role": "user", "content": "x"}
@@ -195,8 +222,3 @@ def test_files_of_another_purpose_do_not_train(real_client: openai.OpenAI) -> No
     file = upload(real_client, ROWS, "batch")
     with pytest.raises(openai.BadRequestError, match="purpose is batch"):
         real_client.fine_tuning.jobs.create(model="petit", training_file=file)
-
-
-def test_a_model_is_shared_with_another_project(real_client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError):
-        list(real_client.fine_tuning.checkpoints.permissions.list("ft-none"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -51,3 +52,65 @@ def test_a_killed_engine_comes_back(real_client: openai.OpenAI, real_pool: Engin
     os.kill(real_pool.get("petit").engine.info["pid"], signal.SIGKILL)
     time.sleep(0.2)
     assert real_client.chat.completions.create(**asked, timeout=60).choices[0].message.content == before
+
+
+@pytest.mark.slow
+def test_grammars_hold_a_random_model(real_client: openai.OpenAI) -> None:
+    """Slow: shares the module's engine process. A random model keeps to a schema only when it is held to it."""
+    schema = {
+        "type": "object",
+        "properties": {"sky": {"enum": ["blue", "grey"]}, "degrees": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["sky", "degrees"],
+        "additionalProperties": False,
+    }
+    format = {"type": "json_schema", "json_schema": {"name": "weather", "schema": schema, "strict": True}}
+    for seed in range(4):
+        answer = real_client.chat.completions.create(
+            model="petit", messages=QUESTION, response_format=format, max_tokens=120, seed=seed
+        )
+        assert answer.choices[0].finish_reason == "stop"
+        found = json.loads(answer.choices[0].message.content)
+        assert found["sky"] in ("blue", "grey")
+        assert 0 <= found["degrees"] <= 99
+    tool = {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    for stream in (False, True):
+        asked = {"model": "petit", "messages": QUESTION, "tools": [tool], "tool_choice": "required", "max_tokens": 200}
+        if stream:
+            with real_client.chat.completions.stream(**asked) as events:
+                list(events)
+                message = events.get_final_completion().choices[0].message
+        else:
+            message = real_client.chat.completions.create(**asked).choices[0].message
+        (call,) = message.tool_calls
+        assert call.function.name == "weather"
+        assert json.loads(call.function.arguments)["sky"] in ("blue", "grey")
+    bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
+    with pytest.raises(openai.BadRequestError):
+        real_client.chat.completions.create(model="petit", messages=QUESTION, response_format=bad)
+
+
+@pytest.mark.slow
+def test_prompts_are_scored_and_embedded(real_client: openai.OpenAI) -> None:
+    """Slow: shares the module's engine process."""
+    got = real_client.completions.create(
+        model="petit", prompt="Quelle belle", max_tokens=3, logprobs=2, echo=True, seed=1
+    )
+    found = got.choices[0].logprobs
+    assert "".join(found.tokens) == got.choices[0].text
+    assert found.token_logprobs[0] is None
+    assert all(value <= 0 for value in found.token_logprobs[1:])
+    assert all(len(row) == 2 for row in found.top_logprobs[1:])
+    only = real_client.completions.create(model="petit", prompt="Quelle belle", max_tokens=0, logprobs=0, echo=True)
+    assert only.choices[0].text == "Quelle belle"
+    count = len(only.choices[0].logprobs.tokens)
+    assert only.choices[0].logprobs.token_logprobs[1:] == pytest.approx(found.token_logprobs[1:count], abs=1e-4)
+    answer = real_client.chat.completions.create(
+        model="petit", messages=QUESTION, logprobs=True, top_logprobs=4, max_tokens=3, temperature=0
+    )
+    for row in answer.choices[0].logprobs.content:
+        assert row.logprob == pytest.approx(max(other.logprob for other in row.top_logprobs), abs=1e-6)
+    first, second, again = (
+        row.embedding for row in real_client.embeddings.create(model="petit", input=["a b", "journée", "a b"]).data
+    )
+    assert first == pytest.approx(again, abs=1e-5)
+    assert sum(x * y for x, y in zip(first, second, strict=True)) < 0.9999

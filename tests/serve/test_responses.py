@@ -82,7 +82,7 @@ def test_a_stream_has_typed_events_in_order(client: openai.OpenAI) -> None:
 
 
 def test_functions_are_called_and_answered(client: openai.OpenAI, script: Script, tokenizer: Tokenizer) -> None:
-    script.answer = CALL
+    script.answer, script.max_seq_len = CALL, 4096
     first = client.responses.create(model="petit", input="Le temps ?", tools=[WEATHER])
     (call,) = first.output
     assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"city": "Orléans"})

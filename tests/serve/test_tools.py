@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -21,12 +22,18 @@ TIME = {"type": "function", "function": {"name": "time"}}
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Orléans }\\" {"}}\n</tool_call>'
 
 
+@pytest.fixture(autouse=True)
+def _room(script: Script) -> None:
+    """A model long enough for descriptions of tools."""
+    script.max_seq_len = 4096
+
+
 def pieces(text: str, cuts: list[int], inside: bool = False) -> tuple[str, list[dict[str, str]]]:
     """What a parser makes of a text that comes in parts."""
     parser, content, calls = CallParser(inside=inside), "", []
     bounds = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     found = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         found += parser.push(text[start:end])
     for piece in (*found, *parser.finish()):
         if piece.kind == "text":
@@ -51,7 +58,7 @@ def test_calls_are_read_however_the_text_is_cut(cuts: list[int]) -> None:
 def test_text_without_calls_stays_as_it_is(text: str, cuts: list[int]) -> None:
     content, calls = pieces(text, cuts)
     if not calls:
-        assert content == text.replace("<tool_call></tool_call>", "<tool_call></tool_call>")
+        assert content == text
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_f4_a_full_disk_keeps_the_checkpoint_before_and_names_the_file(tmp_path:
         signal.signal(signal.SIGXFSZ, old)
     assert caught.value.code == "CAU-1007"
     assert "step-00000006" in caught.value.where
+    assert "MB free" in caught.value.cause
     assert caught.value.exit_status == 2
     assert [path.name for path in folders(folder)] == ["step-00000003"]
     assert run_to(tmp_path, 9)[0] == wanted
