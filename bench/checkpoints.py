@@ -61,6 +61,7 @@ def measure(args: argparse.Namespace) -> None:
                 process.wait()
                 kills += 1
         wall = time.time() - began
+        (run,) = (Path(place) / "runs").iterdir()
         events = read_events(run)
     steps = [row for row in events if row["event"] == "step"]
     saves = [row for row in events if row["event"] == "checkpoint"]
@@ -78,11 +79,17 @@ def measure(args: argparse.Namespace) -> None:
         max(r["time"] for r in events if begin <= r["time"] < end) - begin
         for begin, end in zip(sittings, [*sittings[1:], float("inf")], strict=True)
     )
-    print(f"depth {args.depth}: {len(done)} updates that count, {len(steps) - len(done)} done twice, {kills} kills, {len(saves)} checkpoints")
+    print(
+        f"depth {args.depth}: {len(done)} updates that count, {len(steps) - len(done)} done twice, {kills} kills, {len(saves)} checkpoints"
+    )
     print(f"overhead of checkpoints: {blocked / sum(done.values()):.2%} of the updates' time (goal 3.5 %)")
     if resumes:
-        print(f"resume to the next update, beside imports: mean {sum(resumes) / len(resumes):.2f} s, worst {max(resumes):.2f} s (goal 5 s)")
-    print(f"goodput beside imports: {sum(done.values()) / inside:.1%} (goal 95 %); with imports {sum(done.values()) / wall:.1%}")
+        print(
+            f"resume to the next update, beside imports: mean {sum(resumes) / len(resumes):.2f} s, worst {max(resumes):.2f} s (goal 5 s)"
+        )
+    print(
+        f"goodput beside imports: {sum(done.values()) / inside:.1%} (goal 95 %); with imports {sum(done.values()) / wall:.1%}"
+    )
 
 
 def train(place: Path, seconds: float, depth: int) -> None:

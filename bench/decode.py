@@ -141,12 +141,15 @@ def serve_llama(gguf: str, threads: int) -> None:
             assert lib.llama_decode(context, batch) == 0
             rows = [place for place, item in enumerate(items) if item[3]]
             return [
-                int(np.ctypeslib.as_array(lib.llama_get_logits_ith(context, row), (vocabulary,)).argmax()) for row in rows
+                int(np.ctypeslib.as_array(lib.llama_get_logits_ith(context, row), (vocabulary,)).argmax())
+                for row in rows
             ]
 
         length = len(texts[0])
         work = [
-            (token, place, index, place == length - 1) for index, text in enumerate(texts) for place, token in enumerate(text)
+            (token, place, index, place == length - 1)
+            for index, text in enumerate(texts)
+            for place, token in enumerate(text)
         ]
         started = time.perf_counter()
         last: list[int] = []
@@ -229,7 +232,9 @@ def main() -> None:
             runs["llama.cpp"] = Llama(args, vocabulary)
         else:
             print("llama.cpp: left out, it needs --gguf and --peer-python")
-        print(f"{folder.name if args.model else 'random 6.6M'}, {args.dtype}, quantize {args.quantize}, {args.threads} threads")
+        print(
+            f"{folder.name if args.model else 'random 6.6M'}, {args.dtype}, quantize {args.quantize}, {args.threads} threads"
+        )
         for run in runs.values():
             run(1, 16, 4)
         for what in args.what.split(","):

@@ -35,7 +35,15 @@ QWEN3_06B = ModelShape(
     max_seq_len=40_960,
 )
 TINY = ModelShape(
-    family="qwen3", n_layer=2, n_embd=64, n_head=4, n_kv_head=2, head_dim=16, ffn_dim=128, vocab_size=500, max_seq_len=512
+    family="qwen3",
+    n_layer=2,
+    n_embd=64,
+    n_head=4,
+    n_kv_head=2,
+    head_dim=16,
+    ffn_dim=128,
+    vocab_size=500,
+    max_seq_len=512,
 )
 
 
@@ -101,7 +109,9 @@ def step_times(engine: Engine, shape: ModelShape, bandwidth: float, context: int
         torch.cuda.synchronize()
         spent = (time.perf_counter() - started) / 40
         needed = (shape.weight_bytes(2) + batch * context * shape.kv_bytes_per_token(2)) / bandwidth
-        print(f"batch {batch}: {spent * 1e3:.2f} ms a step, bandwidth alone {needed * 1e3:.2f} ms, {needed / spent:.0%}")
+        print(
+            f"batch {batch}: {spent * 1e3:.2f} ms a step, bandwidth alone {needed * 1e3:.2f} ms, {needed / spent:.0%}"
+        )
         for index in range(batch):
             engine.cancel(str(index))
         engine.step()

@@ -40,7 +40,9 @@ class Rows:
         self.vocabulary, self.length, self.rows, self.micro = vocabulary, length, rows, micro or rows
 
     def micro_batches(self, step: int):
-        tokens = torch.randint(0, self.vocabulary, (self.rows, self.length + 1), generator=torch.Generator().manual_seed(step))
+        tokens = torch.randint(
+            0, self.vocabulary, (self.rows, self.length + 1), generator=torch.Generator().manual_seed(step)
+        )
         positions = torch.arange(self.length).expand(self.micro, -1)
         documents = torch.zeros(self.micro, self.length, dtype=torch.int32)
         return [
@@ -78,7 +80,9 @@ def main() -> None:
         return
     device = torch.device("cuda")
     peak = matmul_peak(device, bf16=True)
-    print(f"{torch.cuda.get_device_name()}, peak {peak / 1e12:.1f} TFLOP/s bf16 dense (data sheet), FLOPs: {CONVENTION}")
+    print(
+        f"{torch.cuda.get_device_name()}, peak {peak / 1e12:.1f} TFLOP/s bf16 dense (data sheet), FLOPs: {CONVENTION}"
+    )
     print("shape | parameters | tokens/s | TFLOP/s | MFU | goal | GB | loss")
     for name, row in zip(args.shape, rows, strict=True):
         print(
@@ -111,7 +115,13 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
         torch._dynamo.reset()
     print(f"GPU-{name}: {time.perf_counter() - began:.0f} s in all", flush=True)
     speed = rows * length / seconds
-    return {"speed": speed, "flops": speed * flops, "parameters": shape.n_params, "gigabytes": memory, "loss": result.loss}
+    return {
+        "speed": speed,
+        "flops": speed * flops,
+        "parameters": shape.n_params,
+        "gigabytes": memory,
+        "loss": result.loss,
+    }
 
 
 if __name__ == "__main__":

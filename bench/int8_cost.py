@@ -1,6 +1,6 @@
 """What 8-bit weights and activations cost: nats per token of held-out text, the same tokens in every number type.
 
-    python bench/int8_cost.py --model FOLDER [--tokens 8192]      # text: CAUSERIE_DATA/pretrain/en-000.jsonl.zst
+python bench/int8_cost.py --model FOLDER [--tokens 8192]      # text: CAUSERIE_DATA/pretrain/en-000.jsonl.zst
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ def peer(args: argparse.Namespace, pairs: list[tuple[str, str]], eot: int) -> li
         rows.write_text(json.dumps(pairs))
         Path(f"{rows}.eot").write_text(str(eot))
         command = [args.peer_python, "-W", "ignore", "-c", PEER, str(args.model), str(rows), str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
         if done.returncode:
             sys.exit(f"lm-eval failed:\n{done.stderr[-3000:]}")
         return json.loads(out.read_text())

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, seed: int, factor: float, more: dict[str, obje
     config = by_rule(config, shape)
     rates = {"lr": factor * default_lr(shape.n_embd, config), "matrix_lr": factor * default_matrix_lr(config)}
     config = PretrainConfig(**{**vars(config), **rates})
-    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stderr(io.StringIO()):  # noqa: SIM117
         with open_run(Path(place), "bench", "muon", "0" * 64, {}) as opened:
             model = init_model(shape, seed)
             fit(model, next_token_loss, PackedRows(args.shards, config), config, opened)

@@ -1,6 +1,6 @@
 """Time to first token of a conversation's second turn on a history of 2,000 tokens, beside its first turn.
 
-    python bench/prefix_cache.py --model FOLDER [--quantize int8] [--quick]
+python bench/prefix_cache.py --model FOLDER [--quantize int8] [--quick]
 """
 
 from __future__ import annotations

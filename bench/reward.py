@@ -149,7 +149,7 @@ def bag_of_words(texts: Sequence[tuple[str, str]], inside: np.ndarray) -> np.nda
     """1 where logistic regression on TF-IDF differences (words and pairs of words), fitted inside, prefers the chosen."""
     counts = [[collections.Counter(terms(text)) for text in pair] for pair in texts]
     seen = collections.Counter(term for i in np.flatnonzero(inside) for side in counts[i] for term in side)
-    index = {term: number for number, (term, count) in enumerate(seen.items()) if count >= 3}
+    index = {term: number for number, term in enumerate(term for term, count in seen.items() if count >= 3)}
     total = 2 * int(inside.sum())
     idf = {term: math.log((1 + total) / (1 + seen[term])) + 1 for term in index}
     x = torch.zeros((len(texts), len(index)))

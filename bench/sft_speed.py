@@ -40,14 +40,18 @@ def main() -> None:
     for program, row in found.items():
         print(f"{program:9s} {row['tokens_per_second']:7.0f} tokens/s, {row['megabytes']:,.0f} MB at the peak")
     mine, theirs = found["causerie"], found["peft"]
-    print(f"causerie / peft: {mine['tokens_per_second'] / theirs['tokens_per_second']:.2f} x the speed (goal 2), ", end="")
+    print(
+        f"causerie / peft: {mine['tokens_per_second'] / theirs['tokens_per_second']:.2f} x the speed (goal 2), ", end=""
+    )
     print(f"{mine['megabytes'] / theirs['megabytes']:.2f} of the memory (goal 0.5)")
 
 
 def in_process(program: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", program, "--model", str(args.model), "--steps", str(args.steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}
-    done = subprocess.run([*command, "--rows", str(args.rows)], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*command, "--rows", str(args.rows)], capture_output=True, text=True, env=environment, check=False
+    )
     if done.returncode:
         sys.exit(f"{program} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -51,7 +51,9 @@ def main() -> None:
         args.iterations = 40
     ids, vocabulary = characters(args.text)
     theirs, target = nanogpt(args, ids, vocabulary)
-    print(f"nanoGPT: {args.iterations} iterations, validation loss {target:.4f} (its README: {README_LOSS}) in {theirs:.1f} s")
+    print(
+        f"nanoGPT: {args.iterations} iterations, validation loss {target:.4f} (its README: {README_LOSS}) in {theirs:.1f} s"
+    )
     mine, loss, steps = ours(ids, len(vocabulary), target, limit=2 * theirs)
     reached = f"in {mine:.1f} s" if loss <= target else f"NOT reached in {mine:.1f} s"
     print(f"causerie: validation loss {loss:.4f} after {steps} updates of {ROWS} x {LENGTH}, {reached}")
@@ -76,7 +78,14 @@ def nanogpt(args: argparse.Namespace, ids: np.ndarray, vocabulary: list[str]) ->
         ids[split:].tofile(data / "val.bin")
         meta = {"vocab_size": len(vocabulary), "itos": dict(enumerate(vocabulary)), "stoi": {}}
         (data / "meta.pkl").write_bytes(pickle.dumps(meta))
-        flags = ["--device=cpu", "--compile=False", "--eval_iters=20", "--log_interval=100", "--block_size=64", "--batch_size=12"]
+        flags = [
+            "--device=cpu",
+            "--compile=False",
+            "--eval_iters=20",
+            "--log_interval=100",
+            "--block_size=64",
+            "--batch_size=12",
+        ]
         flags += ["--n_layer=4", "--n_head=4", "--n_embd=128", f"--max_iters={args.iterations}", "--dropout=0.0"]
         flags += [f"--lr_decay_iters={args.iterations}", f"--eval_interval={max(1, args.iterations // 8)}"]
         command = [sys.executable, "-u", "train.py", "config/train_shakespeare_char.py", *flags]
@@ -144,7 +153,14 @@ def ours(ids: np.ndarray, vocabulary: int, target: float, limit: float) -> tuple
     with tempfile.TemporaryDirectory() as place:
         try:
             with open_run(Path(place), "bench", "shakespeare", "0" * 64, {}) as run:
-                fit(model, next_token_loss, Rows(ids[:split]), settings, run, callbacks=[Callback(evaluate, every=settings.eval_every)])
+                fit(
+                    model,
+                    next_token_loss,
+                    Rows(ids[:split]),
+                    settings,
+                    run,
+                    callbacks=[Callback(evaluate, every=settings.eval_every)],
+                )
         except Reached:
             pass
     return best["seconds"], best["loss"], int(best["step"])

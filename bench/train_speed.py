@@ -11,6 +11,7 @@ by the convention printed; the peak is measured in the same process between the 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -65,7 +66,10 @@ def table(shape: str, args: argparse.Namespace) -> None:
         for program in args.programs:
             found[program].append(in_process(program, shape, args))
     layers, width, *_, vocabulary, length, rows = SHAPES[shape]
-    print(f"\nCPU-{shape}: {layers} layers, width {width}, vocabulary {vocabulary}, {rows} x {length} tokens an update,", end=" ")
+    print(
+        f"\nCPU-{shape}: {layers} layers, width {width}, vocabulary {vocabulary}, {rows} x {length} tokens an update,",
+        end=" ",
+    )
     print(f"{args.precision}, compile {args.compile}, {args.steps} updates, {args.rounds} rounds")
     print(f"FLOPs: {found['causerie'][0]['convention'] if 'causerie' in found else ''}")
     best = {program: max(row["tokens_per_second"] for row in rows_) for program, rows_ in found.items()}
@@ -86,8 +90,22 @@ def table(shape: str, args: argparse.Namespace) -> None:
 
 def in_process(program: str, shape: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", program, "--shape", shape, "--steps", str(args.steps)]
-    command += ["--threads", str(args.threads), "--precision", args.precision, "--compile", args.compile, "--nanogpt", str(args.nanogpt)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    command += [
+        "--threads",
+        str(args.threads),
+        "--precision",
+        args.precision,
+        "--compile",
+        args.compile,
+        "--nanogpt",
+        str(args.nanogpt),
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(args.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{program} failed:\n{done.stderr[-3000:]}")
@@ -199,7 +217,7 @@ def trainer(args, shape):
             ids = self.held[step][row, :-1]
             return {"input_ids": ids, "labels": ids}
 
-        held = {}
+        held = {}  # noqa: RUF012
 
     marks = []
 
@@ -217,7 +235,7 @@ def trainer(args, shape):
             logging_strategy="no", disable_tqdm=True, dataloader_num_workers=0, learning_rate=1e-3, dataloader_pin_memory=False,
         )  # fmt: skip
         done = Trainer(model=model, args=arguments, train_dataset=Data(), callbacks=[Clock()]).train()
-    pairs = list(zip(marks, marks[1:], strict=False))[1:]
+    pairs = list(itertools.pairwise(marks))[1:]
     return [b[0] - a[0] for a, b in pairs], [b[1] - a[1] for a, b in pairs], 0, done.training_loss
 
 
@@ -229,7 +247,7 @@ def nanogpt(args, shape):
 
     from model import GPT, GPTConfig
 
-    *_, length, rows = SHAPES[args.shape[0]]
+    *_, length, _rows = SHAPES[args.shape[0]]
     config = GPTConfig(
         block_size=length, vocab_size=shape.vocab_size, n_layer=shape.n_layer, n_head=shape.n_head, n_embd=shape.n_embd,
         dropout=0.0, bias=False,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from causerie.core import CauserieError, read_jsonl, sha256_json
+from causerie.core import CauserieError, say, sha256_json
 from causerie.text import ChatFormat
 from causerie.train import bad_setting
 
 Row = Mapping[str, Any]
 Ids = tuple[int, ...]
 T = TypeVar("T")
+NAMED = 5
+"""Bad lines of a file that are named one by one; the rest is only counted."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,42 @@ class Rows(Generic[T]):
         return sha256_json([vars(row) for row in self.rows])
 
 
+def read_rows(path: Path, counts: Counter[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSONL file with their line numbers; other lines are counted as "not a JSON object" and named.
+
+    A missing file gives none. The first `NAMED` bad lines are named on stderr, with file and line.
+    """
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                row, why = None, str(error)
+            else:
+                why = f"found {type(row).__name__}"
+            if isinstance(row, dict):
+                yield number, row
+                continue
+            counts["not a JSON object"] += 1
+            if counts["not a JSON object"] <= NAMED:
+                say(f"{path}:{number} is left out: not a JSON object ({why})")
+
+
 def read_pairs(path: Path, chat: ChatFormat, max_length: int) -> Rows[Pair]:
     """Pairs of a JSONL file `{"prompt": messages, "chosen", "rejected", "weight"?}`; a missing file gives none.
 
     Left out and counted: malformed rows, rows whose weight is not above 0, empty chosen answers, pairs whose sides
     are the same tokens (before or after cutting). Counted as cut: rows longer than `max_length` tokens.
 
-    Raises:
-        CauserieError: CAU-1006 for a line that is not JSON.
+    Lines that are no JSON object are counted and named too.
     """
     counts: Counter[str] = Counter()
     found = []
-    for number, row in enumerate(read_jsonl(path) if path.is_file() else ()):
+    for number, row in read_rows(path, counts):
         fields = _fields(row, ("chosen", "rejected"), chat)
         if fields is None:
             counts["malformed"] += 1
@@ -86,12 +113,11 @@ def read_votes(path: Path, chat: ChatFormat, max_length: int) -> Rows[Vote]:
 
     Left out and counted: malformed rows, rows whose weight is not above 0, empty liked answers.
 
-    Raises:
-        CauserieError: CAU-1006 for a line that is not JSON.
+    Lines that are no JSON object are counted and named too.
     """
     counts: Counter[str] = Counter()
     found = []
-    for number, row in enumerate(read_jsonl(path) if path.is_file() else ()):
+    for number, row in read_rows(path, counts):
         fields = _fields(row, ("completion",), chat)
         if fields is None or not isinstance(row.get("label"), bool):
             counts["malformed"] += 1

@@ -11,9 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causerie.align.pairs import Ids, Row, Rows, encode_answer, encode_prompt, fit_length, plain_weight, read_pairs
+from causerie.align.pairs import (
+    Ids,
+    Row,
+    Rows,
+    encode_answer,
+    encode_prompt,
+    fit_length,
+    plain_weight,
+    read_pairs,
+    read_rows,
+)
 from causerie.align.shared_rows import Group
-from causerie.core import CauserieError, read_jsonl
+from causerie.core import CauserieError
 from causerie.text import ChatFormat
 
 UNRANKED = -1
@@ -41,13 +51,12 @@ def read_rankings(folder: Path, prefix: str, chat: ChatFormat, max_length: int) 
     A line of the latter is `{"prompt": messages, "completions": [text, ...], "ranks": [int, ...], "weight"?}`. Left out
     and counted: malformed rows, rows without two different answers of different rank; see also `read_pairs`.
 
-    Raises:
-        CauserieError: CAU-1006 for a line that is not JSON.
+    Lines that are no JSON object are counted and named too.
     """
     pairs = read_pairs(folder / f"{prefix}pairs.jsonl", chat, max_length)
     found = [Ranking(p.id, p.prompt, (p.chosen, p.rejected), (0, 1), p.weight) for p in pairs.rows]
     counts, path = Counter(pairs.counts), folder / f"{prefix}rankings.jsonl"
-    for number, row in enumerate(read_jsonl(path) if path.is_file() else ()):
+    for number, row in read_rows(path, counts):
         ranking, reason = _ranking(row, number, chat, max_length)
         if reason:
             counts[reason] += 1

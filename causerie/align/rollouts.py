@@ -8,6 +8,7 @@ back to its checkpoint's weights and samples the very same answers again; none i
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from causerie.align.config import GrpoConfig
-from causerie.align.pairs import encode_prompt
+from causerie.align.pairs import encode_prompt, read_rows
 from causerie.align.ppo import sample_advantages
 from causerie.align.rewards import Answer, Reward
 from causerie.align.shared_rows import Group, completion_token_log_probs, layout
-from causerie.core import CauserieError, Run, crashpoint, read_json, read_jsonl, seed_for, sha256_json, write_json
+from causerie.core import CauserieError, Run, crashpoint, read_json, seed_for, sha256_json, write_json
 from causerie.infer import Completion, Engine, EngineConfig, Sampling, generate_batch
 from causerie.model import Transformer
 from causerie.text import ChatFormat
@@ -59,18 +60,17 @@ class Rollout:
 def read_prompts(path: Path, chat: ChatFormat, max_prompt: int) -> tuple[list[Prompt], dict[str, int]]:
     """Prompts of a JSONL file of `{"prompt": text or messages, ...}`; unusable rows are counted by reason.
 
-    Left out: rows without a prompt, prompts longer than `max_prompt` tokens, repeated rows.
+    Left out: lines that are no JSON object, rows without a prompt, prompts above `max_prompt` tokens, repeated rows.
 
     Raises:
-        CauserieError: CAU-1001 when the file is missing, CAU-1006 for a line that is not JSON, CAU-4105 when no prompt
-            is left.
+        CauserieError: CAU-1001 when the file is missing, CAU-4105 when no prompt is left.
     """
     if not path.is_file():
         raise CauserieError("CAU-1001", "no such file", where=str(path), fix="check the path")
     found: list[Prompt] = []
-    counts = {"malformed": 0, "too long": 0, "repeated": 0}
+    counts: Counter[str] = Counter()
     seen: set[str] = set()
-    for row in read_jsonl(path):
+    for _, row in read_rows(path, counts):
         given = row.get("prompt")
         messages = [{"role": "user", "content": given}] if isinstance(given, str) and given.strip() else given
         try:

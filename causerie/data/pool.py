@@ -21,6 +21,7 @@ from causerie.data.config import DataBuildConfig
 from causerie.data.curate import Judged, unread
 from causerie.data.errors import data_error
 from causerie.data.raw import RawDocument
+from causerie.data.worker import OUT_OF_MEMORY
 
 Batch = tuple[str, list[RawDocument]]
 """A batch's name, and its documents."""
@@ -52,8 +53,8 @@ class Worker:
         if line.endswith(b"\n"):
             return Judged(**json.loads(line))
         self.close()
-        slow = process.returncode == -signal.SIGPROF
-        return unread(raw, "too_slow" if slow else "crashed", f"exit status {process.returncode}")
+        rules = {-signal.SIGPROF: "too_slow", OUT_OF_MEMORY: "too_much_memory"}
+        return unread(raw, rules.get(process.returncode, "crashed"), f"exit status {process.returncode}")
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from causerie.data.config_json import config_from_json
-from causerie.data.curate import curate, unread
+from causerie.data.curate import curate
 from causerie.data.decontaminate import load_runs
 from causerie.data.filters import quality_rules
 from causerie.data.language import identify
 from causerie.data.raw import RawDocument
+
+OUT_OF_MEMORY: Final = 77
+"""Exit status of a worker whose page needed more memory than it may take."""
 
 
 def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
@@ -43,7 +47,7 @@ def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
         try:
             row = curate(raw, config, runs, rules)
         except MemoryError:
-            row = unread(raw, "too_much_memory", f"more than {config.page_memory_mb} MB")
+            os._exit(OUT_OF_MEMORY)  # what is left of the heap would fail the next page
         signal.setitimer(signal.ITIMER_PROF, 0)
         _answer(answers, row.as_dict())
 

@@ -21,8 +21,8 @@ def read_public_set(path: Path) -> tuple[str, list[Question]] | None:
     """The set's name and questions, or None when the file is none of these.
 
     `blimp*.zip`: minimal pairs, the acceptable sentence against the other, nothing before them. `mmlu*.zip`: the
-    question with lettered choices, the letter is scored. `*hellaswag*` folder or file of requests: continuations as they
-    stand.
+    question with lettered choices, the letter is scored. Files of requests with "hellaswag" in their path:
+    continuations as they stand.
 
     Raises:
         CauserieError: CAU-1001, CAU-1006, CAU-4204 naming the file.

@@ -98,13 +98,16 @@ class Lanes:
         if name in self.adapters:
             raise CauserieError("CAU-3111", f"an adapter {name!r} is loaded", where="adapter", fix="unload it first")
         weights = {
-            part: (down.to(device, dtype), up.to(device, dtype)) for part, (down, up) in read_terms(folder, shape).items()
+            part: (down.to(device, dtype), up.to(device, dtype))
+            for part, (down, up) in read_terms(folder, shape).items()
         }
         known = {part for key in self.sites for part in key}
         if not weights.keys() <= known:
             raise _unfit(folder, f"the model has no layer {sorted(weights.keys() - known)[0]}")
         terms = {key: self._joined(folder, key, site, weights) for key, site in self.sites.items()}
-        self.adapters[name] = Adapter(name, next(self._uids), {key: term for key, term in terms.items() if term is not None})
+        self.adapters[name] = Adapter(
+            name, next(self._uids), {key: term for key, term in terms.items() if term is not None}
+        )
 
     def unload(self, name: str) -> None:
         """Forget an adapter; sequences that use it keep it to their end.

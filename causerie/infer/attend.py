@@ -187,6 +187,4 @@ def _mask(cache: KeyValueCache, queries: Tensor, keys: Tensor, window: int | Non
 
 
 def _consecutive(blocks: list[int]) -> bool:
-    return blocks[-1] - blocks[0] == len(blocks) - 1 and all(
-        after == before + 1 for before, after in zip(blocks, blocks[1:], strict=False)
-    )
+    return blocks == list(range(blocks[0], blocks[0] + len(blocks)))

@@ -287,9 +287,7 @@ class EngineClient:
             self._take(worker_again)
             self._prepare_spare()
             for name, folder in self._adapters.items():
-                await self._send(
-                    encode_frame({"type": "load_adapter", "id": "", "name": name, "folder": str(folder)})
-                )
+                await self._send(encode_frame({"type": "load_adapter", "id": "", "name": name, "folder": str(folder)}))
             for request in list(self._requests.values()):
                 await self._send(encode_frame(request.message))
 

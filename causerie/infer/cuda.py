@@ -1,7 +1,7 @@
 """Steps on a CUDA device: torch's paged variable-length attention, and decode steps replayed from captured graphs.
 
 Written against the documented interfaces of torch 2.13 and NOT YET RUN on a GPU: the planning is tested on the CPU with
-a plain stand-in for the attention kernel, the capture is not tested at all (docs/guides/serve.md says so too). The
+a plain stand-in for the attention kernel, the capture is not tested at all (docs/guides/engine.md says so too). The
 engine uses this file only for a `cuda` device; where the installed torch has no paged attention it takes the same
 `BlockAttend` as on the CPU, without graphs.
 """
@@ -138,8 +138,10 @@ class CapturedDecode:
         plan = plan_paged(self.cache, work, self.windows, self.scale, self.kernel)
         self.inputs[:, :n], self.slots[:n], self.used[:n] = inputs, plan.slots, plan.used
         self.table[:n, : plan.table.shape[1]] = plan.table
-        self.slots[n:size], self.used[n:size], self.table[n:size, 0] = self.spare_slot, 1, self.table.new_tensor(
-            self.spare_slot // self.cache.block_size
+        self.slots[n:size], self.used[n:size], self.table[n:size, 0] = (
+            self.spare_slot,
+            1,
+            self.table.new_tensor(self.spare_slot // self.cache.block_size),
         )
         if size not in self.graphs:
             self._capture(size)

@@ -29,12 +29,13 @@ from causerie.infer.cuda import CapturedDecode, paged_attention, plan_paged
 from causerie.infer.grammar import Grammars
 from causerie.infer.int8 import Int8Linear, check_int8
 from causerie.infer.lean import make_lean
-from causerie.infer.loading import count_blocks, folder_stop_ids, from_state, load_for
+from causerie.infer.loading import count_blocks, folder_stop_ids, from_state, load_for, tokenizer_folder
+from causerie.infer.outcome import allowed_ids, event_of, generates
 from causerie.infer.prompts import read_prompts
 from causerie.infer.request import Event, Finish, Pooling, Sampling
 from causerie.infer.sampler import Choice, Row, sample
 from causerie.infer.scheduler import Batch, Scheduler, Sequence, Work
-from causerie.model import Attend, ModelShape, Transformer, base_folder, lora_parameters, merge_lora
+from causerie.model import Attend, ModelShape, Transformer, lora_parameters, merge_lora
 from causerie.text import load_tokenizer
 
 
@@ -70,7 +71,7 @@ class Engine:
         else:
             folder = Path(model)
             self.stop_ids = folder_stop_ids(folder)
-            tokenizer = tokenizer or _tokenizer_folder(folder)
+            tokenizer = tokenizer or tokenizer_folder(folder)
             model = load_for(folder, config)
         self.shape: ModelShape = model.shape
         if not getattr(self.shape.row, "causal", True):
@@ -230,7 +231,7 @@ class Engine:
         due, last = [], -1
         for item in work:
             last += item.count
-            if item.samples and _generates(item.sequence):
+            if item.samples and generates(item.sequence):
                 due.append((last, item.sequence))
         if not due:
             return Choice([], [])
@@ -271,7 +272,7 @@ class Engine:
             counts[f"{kind}_tokens"] += item.count
             if sequence.request_id in batch.admitted:
                 counts["cached_tokens"] += item.start
-            if samples and not _generates(sequence):
+            if samples and not generates(sequence):
                 events.append(self._finish(sequence, "stop" if sequence.pooling else "length"))
             elif samples:
                 events.append(self._append(sequence, choice, place))
@@ -365,7 +366,7 @@ class Engine:
         allowed: Tensor | None = None
         barred: tuple[int, ...] = ()
         if sequence.matcher is not None:
-            allowed = _allowed(sequence, self.shape.vocab_size, self.device)
+            allowed = allowed_ids(sequence, self.shape.vocab_size, self.device)
         elif sequence.n_completion < sampling.min_tokens:
             barred = tuple(sampling.stop_ids)
         return Row(sampling, sequence.seed, len(sequence.tokens), sequence.counts, sequence.tokens, allowed, barred)
@@ -388,7 +389,7 @@ class Engine:
                 return self._finish(sequence, "stop", **told)
         if sequence.n_completion >= sampling.max_tokens or len(sequence.tokens) >= self.room:
             return self._finish(sequence, "length", **told)
-        return _event(sequence, None, **told)
+        return event_of(sequence, None, **told)
 
     def _finish(self, sequence: Sequence, finish: Finish, **told: Any) -> Event:
         self.scheduler.remove(sequence)
@@ -396,49 +397,7 @@ class Engine:
         if sequence.pooling and finish == "stop":
             assert sequence.pooled is not None
             told["embedding"] = torch.nn.functional.normalize(sequence.pooled, dim=0).tolist()
-        return _event(sequence, finish, **told)
-
-
-def _generates(sequence: Sequence) -> bool:
-    return sequence.pooling is None and sequence.sampling.max_tokens > 0
-
-
-def _event(sequence: Sequence, finish: Finish | None, **told: Any) -> Event:
-    if sequence.sampling.prompt_logprobs and sequence.n_completion <= 1 and finish != "cancelled":
-        told["prompt_logprobs"] = sequence.prompt_logprobs
-        if sequence.sampling.top_logprobs:
-            told["prompt_top_logprobs"] = sequence.prompt_top
-    return Event(
-        sequence.request_id,
-        finish=finish,
-        prompt_tokens=sequence.n_prompt,
-        completion_tokens=sequence.n_completion,
-        cached_tokens=max(sequence.cached_tokens, 0),
-        **told,
-    )
-
-
-def _allowed(sequence: Sequence, vocab_size: int, device: torch.device) -> Tensor | None:
-    """(V,) bool of what the grammar allows now, with the request's stop ids where the completion may end.
-
-    None when that is nothing, because the grammar became too complex on the way: `accept` then refuses any token.
-    """
-    matcher = sequence.matcher
-    assert matcher is not None
-    allowed = torch.from_numpy(matcher.mask().view("uint8")).to(device)
-    bits = torch.arange(8, dtype=torch.uint8, device=device)
-    allowed = ((allowed[:, None] >> bits) & 1).bool().flatten()[:vocab_size]
-    stops = [token for token in sequence.stops if 0 <= token < vocab_size]
-    if stops:
-        allowed[stops] = matcher.may_stop
-    return allowed if bool(allowed.any()) else None
-
-
-def _tokenizer_folder(folder: Path) -> Path | None:
-    for place in (folder, *([base_folder(folder)] if (folder / "adapter_config.json").is_file() else [])):
-        if (place / "tokenizer.json").is_file():
-            return place
-    return None
+        return event_of(sequence, finish, **told)
 
 
 def _in_memory(cause: str, where: str) -> CauserieError:

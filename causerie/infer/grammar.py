@@ -2,7 +2,7 @@
 
 The rest of the engine sees `Grammars.start` and a `Matcher`'s four methods, nothing of llguidance.
 Compiled grammars are kept, least recently used dropped first, within a number and a number of bytes of their texts.
-A compilation is bounded by llguidance's own limits on states and time, so a bad grammar is an error and not a dead worker.
+A compilation is bounded by llguidance's own limits on states and time: a bad grammar is an error, not a dead worker.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Grammars:
     def _compile(self, grammar: Grammar) -> Any:
         library = _library()
         if library is None:
-            raise _bad("llguidance is not installed", "install causerie[grammar]")
+            raise _bad("llguidance is not installed", "install llguidance")
         if self._load is None:
             raise _bad("the model was given without a tokenizer", "load the engine from a folder")
         if self._table is None:

@@ -50,6 +50,14 @@ def folder_stop_ids(folder: Path) -> tuple[int, ...]:
     return ()
 
 
+def tokenizer_folder(folder: Path) -> Path | None:
+    """Where the tokenizer of a model or adapter folder is: in it, else in the adapter's base; None: nowhere."""
+    for place in (folder, *([base_folder(folder)] if (folder / "adapter_config.json").is_file() else [])):
+        if (place / "tokenizer.json").is_file():
+            return place
+    return None
+
+
 def count_blocks(config: EngineConfig, shape: ModelShape, dtype: torch.dtype, max_seq_len: int) -> int:
     """Blocks of the cache.
 

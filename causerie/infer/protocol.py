@@ -3,11 +3,11 @@
 A frame is a 4-byte big-endian length and that many bytes of UTF-8 JSON, one object with a `"type"`. Both sides
 refuse frames above `MAX_FRAME` bytes before reading them. Torch-free.
 
-Server to worker: `load` (model, config; once, the first), `generate` (id, prompt_ids, sampling, salt, priority), `embed` (id, prompt_ids, pooling, adapter, salt),
-`cancel` (id), `stop`, and calls, each answered by one `reply` or `refused`: `load_adapter` (id, name, folder),
-`unload_adapter` (id, name), `update_weights` (id, folder).
+Server to worker: `load` (model, config; once, the first), `generate` (id, prompt_ids, sampling, salt, priority),
+`embed` (id, prompt_ids, pooling, adapter, salt), `cancel` (id), `stop`, and calls, each answered by one `reply` or
+`refused`: `load_adapter` (id, name, folder), `unload_adapter` (id, name), `update_weights` (id, folder).
 Worker to server: `info` (once, when the model is loaded), `admitted` (ids), `events` (now and then with `stats`),
-`refused` (id, error), `reply` (id, value), `fatal`.
+`refused` (id, error), `reply` (id), `fatal`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PROTOCOL: Final = 2
 """Version of the frames, told in the `info` frame."""
 MAX_FRAME: Final = 8 * 2**20
 """Bytes of a frame's JSON, at most."""
+
 
 def malformed(cause: str) -> CauserieError:
     """The error for a message that breaks the protocol."""
@@ -115,9 +116,7 @@ def read_generate(message: Mapping[str, Any]) -> tuple[str, list[int], Sampling,
     return request_id, ids, read_sampling(message.get("sampling")), salt, priority
 
 
-def embed_message(
-    request_id: str, ids: list[int], pooling: Pooling, adapter: str | None, salt: str
-) -> dict[str, Any]:
+def embed_message(request_id: str, ids: list[int], pooling: Pooling, adapter: str | None, salt: str) -> dict[str, Any]:
     """The message that asks for an embedding."""
     return {
         "type": "embed",

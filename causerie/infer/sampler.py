@@ -203,10 +203,8 @@ def _draw_cut(
     some = logits if len(cut) == len(rows) else logits[cut]
     best, tokens = likeliest(some, width)
     limit = _column([item.top_k or vocab for item in settings], logits)
-    if all(item.top_k for item in settings):
-        total = best[:, :1]  # any normaliser will do: the share is of what top-k leaves
-    else:
-        total = some.logsumexp(dim=-1, keepdim=True)
+    # where every row has a top-k any normaliser will do: top-p is a share of what top-k leaves
+    total = best[:, :1] if all(item.top_k for item in settings) else some.logsumexp(dim=-1, keepdim=True)
     mass = (best - total).exp()
     mass = mass.masked_fill(torch.arange(mass.shape[1], device=logits.device) >= limit, 0.0)
     within = mass.cumsum(dim=-1)

@@ -6,8 +6,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from causerie.core import CauserieError
+
 GUARD_FILE: Final = Path(__file__).parent / "assets" / "guard.jsonl"
 """Conversations that are never trained on: every candidate answers them before it may be promoted."""
+
+
+@dataclass(frozen=True)
+class CanaryConfig:
+    """How a candidate is tried on live conversations, and when the trial ends."""
+
+    share: float = 0.2
+    """Share of the conversations that the candidate answers."""
+    alpha: float = 0.05
+    """How often a candidate that people do not prefer may be promoted, at most, however often one looks."""
+    harm_alpha: float = 0.1
+    """How often a candidate that people do prefer may be rolled back; larger rolls a bad one back sooner."""
+    min_duels: int = 10
+    """Decisive votes before anything is decided."""
+    max_duels: int = 2_000
+    """Decisive votes after which an undecided candidate is laid aside."""
+    max_days: float = 30.0
+    """Days after which an undecided candidate is laid aside."""
+    max_per_user: int = 200
+    """Votes of one user that count; the first ones. 0 means no cap."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be.
+
+        Raises:
+            CauserieError: CAU-5106 naming the field.
+        """
+        for field, top in (("share", 1.0), ("alpha", 0.5), ("harm_alpha", 0.5)):
+            if not 0 < getattr(self, field) <= top:
+                raise _bad(field, getattr(self, field), f"a number above 0 and at most {top:g}")
+        for field in ("min_duels", "max_duels", "max_days"):
+            if not getattr(self, field) > 0:
+                raise _bad(field, getattr(self, field), "a number above 0")
+
+
+def _bad(field: str, value: object, wanted: str) -> CauserieError:
+    return CauserieError("CAU-5106", f"{field} is {value!r}", where=field, fix=f"give {wanted}")
 
 
 @dataclass(frozen=True)

@@ -193,14 +193,16 @@ class DryrunConfig:
 class GapConfig:
     """`plan gap`: how much compute one model is behind another."""
 
-    a: float
-    """Loss of model A on the shared text."""
-    b: float
-    """Loss of model B on the same text, in the same unit."""
+    a: str
+    """Model A: its artifact folder, or its loss on the shared text."""
+    b: str
+    """Model B: its artifact folder, or its loss on the same text, in the same unit."""
     law: Path
     """A fit written by `plan fit --out`, in the losses' unit."""
+    metric: str = "val_loss_after"
+    """Which metric of a folder's manifest is the loss; both models must have been measured on the same shards."""
     a_flops: float | None = None
-    """FLOPs that A's training took, for its efficiency beside the frontier."""
+    """FLOPs that A's training took, for its efficiency beside the frontier; a folder says it itself."""
     level: float = 0.9
     """Level of the intervals."""
 
@@ -214,13 +216,12 @@ class LadderConfig:
     tokenizer: Path
     """Artifact folder of the tokenizer the shards were made with."""
     rungs: tuple[str, ...] = (
-        "1x48:1000000", "1x48:2000000", "1x48:4000000", "1x48:6000000",
-        "2x64:1000000", "2x64:2000000", "2x64:4000000",
-        "2x96:1000000", "2x96:2000000", "2x96:4000000",
-        "3x112:1000000", "3x112:2000000", "3x144:1000000", "3x144:2000000",
+        "3x32:1000000", "3x32:2000000", "3x32:4000000", "3x48:1000000", "3x48:2000000", "3x48:4000000",
+        "3x64:1000000", "3x64:2000000", "3x64:4000000", "3x96:1000000", "3x96:2000000", "3x96:3000000",
+        "3x112:1000000", "3x112:2000000",
     )  # fmt: skip
     """The series: LAYERSxWIDTH:TOKENS."""
-    target: str = "4x160:6000000"
+    target: str = "3x160:3000000"
     """The large run that is predicted."""
     name: str = "ladder"
     """Name of the series; runs are called NAME-RUNG."""
@@ -230,7 +231,7 @@ class LadderConfig:
     """One exponent for both terms of the law."""
     stop_before_target: bool = False
     """End after the prediction is written."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Rows per update, the same for every run."""
     seq_len: int = 128
     """Tokens per row."""

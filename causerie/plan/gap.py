@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from causerie.core import CauserieError, read_json
+from causerie.core import CauserieError, read_json, read_manifest
 from causerie.plan.config import GapConfig
 from causerie.plan.frontier import flops_for
 from causerie.plan.law import Fit, fit_from_dict
@@ -17,10 +18,31 @@ def plan_gap(config: GapConfig) -> dict[str, Any]:
     """The factor of compute that A is behind B (below 1: ahead), on the frontier of a law.
 
     Raises:
-        CauserieError: CAU-4301 when a loss is not above the law's floor, CAU-4303 when `law` is no fit.
+        CauserieError: CAU-4301 when a loss is not above the law's floor, CAU-4303 when `law` is no fit, CAU-4305 when
+            a folder has no such metric, or the two were measured on different shards.
     """
     fit = fit_from_dict(read_json(config.law), str(config.law))
-    return gap(fit, config.a, config.b, a_flops=config.a_flops, level=config.level)
+    a, flops, text = _loss("a", config.a, config.metric)
+    b, _, other = _loss("b", config.b, config.metric)
+    if text and other and text != other:
+        fix = "measure both on the same shards"
+        raise CauserieError("CAU-4305", "the two losses are of different texts", where="a, b", fix=fix)
+    return gap(fit, a, b, a_flops=config.a_flops or flops, level=config.level)
+
+
+def _loss(field: str, given: str, metric: str) -> tuple[float, float | None, str]:
+    """A loss that was given as a number, or a model folder's: with the FLOPs of its training and its shards' key."""
+    try:
+        return float(given), None, ""
+    except ValueError:
+        manifest = read_manifest(Path(given))
+    value = manifest.metrics.get(metric)
+    if not isinstance(value, int | float):
+        fix = f"choose a metric of the model: {', '.join(sorted(manifest.metrics)) or 'it has none'}"
+        raise CauserieError("CAU-4305", f"{given} has no metric {metric!r}", where=field, fix=fix)
+    per_token, tokens = manifest.metrics.get("flops_per_token"), manifest.metrics.get("tokens")
+    flops = float(per_token * tokens) if per_token and tokens else None
+    return float(value), flops, manifest.inputs.get("shards", "")
 
 
 def gap(fit: Fit, a: float, b: float, *, a_flops: float | None = None, level: float = 0.9) -> dict[str, Any]:

@@ -248,7 +248,7 @@ def _refine(
         moved = slopes @ free
         gradient = moved.T @ (weights * residuals)
         curvature = moved.T @ (weights[:, None] * moved)
-        step = np.linalg.lstsq(curvature + damping * np.diag(np.diag(curvature) + 1e-12), -gradient, rcond=None)[0]
+        step = _solve(curvature + damping * np.diag(np.diag(curvature) + 1e-12), -gradient)
         tried = theta + free @ np.clip(step, -2, 2)
         new_residuals, new_slopes = _residuals(data, tried)
         new_value = _huber(new_residuals, delta)
@@ -263,6 +263,14 @@ def _refine(
             if damping > 1e8:
                 break
     return theta, value
+
+
+def _solve(matrix: Floats, right: Floats) -> Floats:
+    """Solution of a small symmetric system; the least-squares one where it is singular."""
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return np.linalg.lstsq(matrix, right, rcond=None)[0]
 
 
 def _percentiles(values: Floats, level: float) -> tuple[float, float]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, ACCENT, GREEN = "#1f2933", "#9fb3c8", "#d64545", "#2f855a"
 COLOURS: Final = ("#27496d", "#4f7cac", "#86a8cf", "#c0d6df", "#d64545", "#e8998d", "#f2c14e")
+LINES: Final = ("#27496d", "#b7791f", "#2f855a", "#805ad5", "#c05621", "#4f7cac", "#97266d")
 NAMES: Final = {
     "weights": "weights", "gradients": "gradients", "optimizer": "optimiser", "gathered": "gathered weights",
     "activations": "activations", "working": "recomputed layer", "logits": "logits",
@@ -56,6 +57,7 @@ def plan_picture(config: PictureConfig) -> dict[str, Any]:
     points = loss_points(fit, config)
     figure = _figure(9, 5.6)
     draw_losses(figure.add_subplot(), points)
+    figure.subplots_adjust(left=0.08, right=0.985, top=0.97, bottom=0.1)
     save_figure(figure, config.out)
     data = config.out.with_suffix(".json")
     write_json(data, points)
@@ -97,8 +99,8 @@ def draw_losses(axes: Axes, points: Mapping[str, Any]) -> None:
     axes.plot(flops, [row["loss"] for row in rows], color=INK, lw=1.8, label="compute-optimal frontier")
     for place, size in enumerate(sorted({run["N"] for run in points["runs"]})):
         mine = sorted((run["flops"], run["loss"]) for run in points["runs"] if run["N"] == size)
-        colour = COLOURS[place % 4]
-        axes.plot(*zip(*mine, strict=True), "o-", ms=4.5, lw=0.8, color=colour, label=f"{_si(size)} parameters")
+        colour, mark = LINES[place % len(LINES)], "os^vPX"[place % 6]
+        axes.plot(*zip(*mine, strict=True), f"{mark}-", ms=5, lw=0.8, color=colour, label=f"{_si(size)} parameters")
     for row in points["predictions"]:
         low, high = row["interval"]
         error = [[row["loss"] - low], [high - row["loss"]]]

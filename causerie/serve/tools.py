@@ -53,9 +53,10 @@ class ToolUse:
         return Grammar("lark", "\n".join(lines))
 
     def _call_schema(self) -> dict[str, Any]:
+        """A call of one of the tools; arguments that a tool does not name are left out unless it asks for them."""
         calls = []
         for tool in self.offered:
-            parameters = tool.get("parameters") or {"type": "object", "additionalProperties": False}
+            parameters = {"type": "object", "additionalProperties": False, **(tool.get("parameters") or {})}
             properties = {"name": {"const": tool["name"]}, "arguments": parameters}
             required = ["name", "arguments"]
             calls.append(

@@ -5,6 +5,7 @@ from causerie.store.ids import check_text, new_id, now
 from causerie.store.schema import (
     api_keys,
     audit,
+    canaries,
     conversations,
     exposures,
     messages,
@@ -22,6 +23,7 @@ __all__ = [
     "Store",
     "api_keys",
     "audit",
+    "canaries",
     "check_text",
     "conversations",
     "exposures",

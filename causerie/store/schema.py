@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy import UniqueConstraint as Unique
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The migration that this schema corresponds to."""
 
 metadata = MetaData(
@@ -151,6 +151,24 @@ versions = Table(
     Index(None, "key"),
 )
 """Registered model versions; `artifact` is a path relative to the workspace; at most one is promoted per name."""
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("incumbent", Text, nullable=False),
+    Column("candidate", Text, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("figures", JSON, nullable=False),
+    Column("started", Double, nullable=False),
+    Column("ended", Double),
+    Index(None, "name"),
+    Index(None, "status"),
+)
+"""Candidates on trial with a share of the conversations; at most one runs per name (see `loop.canary`)."""
 
 audit = Table(
     "audit",

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from causerie.train.finetuning import sft
     from causerie.train.loop import fit, undisturbed
     from causerie.train.machine import autocast, pick_device, uses_bf16
-    from causerie.train.meter import CONVENTION, goodput, matmul_peak
     from causerie.train.masked_training import mlm
+    from causerie.train.meter import CONVENTION, goodput, matmul_peak
     from causerie.train.objective import Batch, Batches, Callback, FitResult, LossParts, Objective
     from causerie.train.optim import Optimizers, make_optimizers
     from causerie.train.plot import loss_curve, plot_loss

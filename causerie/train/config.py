@@ -65,12 +65,12 @@ class TrainSettings:
     replay_every: int = 0
     """Every so many updates, compute one twice and compare the bits: finds hardware that miscounts. 0 means never."""
     exact_parts: int = 0
-    """Sum the gradients of this many parts of a batch (a power of two) in a fixed tree, so that 1, 2 or 4 processes give
-    the same bits; 0 adds micro-batches in turn, and shards the model when there are several processes."""
+    """Sum the gradients of this many parts of a batch (a power of two) in a fixed tree, so that 1, 2 or 4 processes
+    give the same bits; 0 adds micro-batches in turn, and shards the model when there are several processes."""
     tensor_parallel: int = 1
     """Processes that share each matrix product, of those that torchrun started; the rest share the model's weights."""
     checkpoint_every: int = 0
-    """Updates between checkpoints; 0 means by time, seldom enough to cost 2 % at most and every two minutes at least."""
+    """Updates between checkpoints; 0 means by time: to cost 2 % at most, but every two minutes at least."""
     keep_checkpoints: int = 2
     """Checkpoints kept while the run lasts, beside the best."""
     export: Literal["last", "best"] = "last"

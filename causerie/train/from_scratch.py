@@ -81,7 +81,7 @@ def train_from_scratch(recipe: Recipe, config: PretrainConfig, workspace: Path) 
     key = result_key(config, "model", inputs)
     if found := existing_artifact(config.out, workspace, "model", config.name, key):
         return found
-    with open_world(pick_device(config)) as world:
+    with open_world(pick_device(config), config.tensor_parallel) as world:
         with _run_of(world, workspace, recipe.command, config, key) as run:
             model = init_model(shape, seed_for(config.seed, "model"))
             result = _train(recipe, model, config, shards, tokenizer, run, world, inputs)
@@ -195,7 +195,7 @@ def _train(
     inputs: Mapping[str, str],
 ) -> FitResult:
     val = recipe.rows(shards.path, config, tokenizer, "val", config.micro_batch)
-    rows = recipe.rows(shards.path, config, tokenizer, "train", micro_rows(config, world.size))
+    rows = recipe.rows(shards.path, config, tokenizer, "train", micro_rows(config, world.data_size))
 
     def evaluate(model: Transformer, step: int) -> dict[str, Any]:
         return recipe.evaluate(model, val, config, shards, tokenizer, step)

@@ -71,14 +71,19 @@ class Gradients:
         self.model.train()
         exact = self.settings.exact_parts
         check_parts(self.world, exact, len(micro))
-        share = len(micro) // self.world.size
-        mine = micro[self.world.rank * share : (self.world.rank + 1) * share]
+        share = len(micro) // self.world.data_size
+        mine = micro[self.world.data_rank * share : (self.world.data_rank + 1) * share]
         counted = self._in_tree(mine) if exact else self._in_turn(mine)
         names = sorted(counted.metrics)
-        columns = [counted.loss, counted.n_tokens, *(counted.metrics[name] for name in names)]
+        columns: list[Sequence[Tensor | float]] = [
+            counted.loss,
+            counted.n_tokens,
+            *(counted.metrics[name] for name in names),
+        ]
         sums = self.world.total([math.fsum(float(v) for v in column) for column in columns] + [float(counted.seen)])
         loss, n_tokens, *metrics, seen = sums
-        norm = self.optimizers.scale_and_clip(n_tokens, self.settings.grad_clip) if n_tokens else math.nan
+        averaged = 1 if exact else self.world.data_size  # FSDP2 has averaged the sums over these
+        norm = self.optimizers.scale_and_clip(n_tokens / averaged, self.settings.grad_clip) if n_tokens else math.nan
         divisor = n_tokens or math.nan
         means = {name: value / divisor for name, value in zip(names, metrics, strict=True)}
         return Sums(loss / divisor, norm, means, int(seen))

@@ -24,9 +24,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     for part in ("inputs", "settings"):
         old, new = before.get(part, {}), now.get(part, {})
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                found.append(f"{name}: {_short(old.get(name))} → {_short(new.get(name))}")
+        changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+        found += [f"{name}: {_short(old.get(name))} → {_short(new.get(name))}" for name in changed]
     return found
 
 

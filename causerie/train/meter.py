@@ -1,8 +1,8 @@
 """Speed: the machine's peak of matrix products, the share of it that a run reaches, and its goodput.
 
 Convention, printed wherever a share is: training FLOPs per token are 6 × the parameters that are multiplied (output
-projection in, embedding lookup out) + 12 · layers · heads · head_dim · T, causal attention not halved (PaLM, appendix B,
-arXiv:2204.02311); the peak of a CPU is measured on the spot, that of a known GPU is its data sheet's dense bf16 figure.
+projection in, embedding lookup out) + 12 · layers · heads · head_dim · T, causal attention not halved (PaLM,
+appendix B, arXiv:2204.02311); the peak of a CPU is measured on the spot, that of a known GPU is its data sheet's dense bf16 figure.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def goodput(run: Path) -> float:
-    """Seconds in updates that counted over the wall-clock seconds of all sittings, from the run's events; 0 without any.
+    """Seconds in updates that counted over the wall-clock seconds of all sittings, from the run's events; or 0.
 
     An update that a killed sitting did and its successor did again counts once; the time between sittings is not known.
     """

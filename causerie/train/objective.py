@@ -88,5 +88,3 @@ class FitResult:
     def figures(self, event: str = "eval") -> list[dict[str, Any]]:
         """The evaluations of one kind, in order: the first is from before the first update, the last from after."""
         return [row for row in self.evaluations if row["event"] == event]
-
-

@@ -60,17 +60,22 @@ class Optimizers:
         gradients = self.gradients()
         if not gradients:
             return math.nan
-        norm = float(_whole(nn.utils.get_total_norm(gradients))) / divisor
+        sharded = any(hasattr(gradient, "full_tensor") for gradient in gradients)
+        norm = (_sharded_norm(gradients) if sharded else float(nn.utils.get_total_norm(gradients))) / divisor
         if not math.isfinite(norm):
             return norm
         factor = min(1.0, largest / (norm + 1e-12)) if largest else 1.0
-        torch._foreach_mul_(gradients, factor / divisor)
+        if sharded:
+            for gradient in gradients:  # of several meshes, which the fused form does not take
+                gradient.mul_(factor / divisor)
+        else:
+            torch._foreach_mul_(gradients, factor / divisor)
         return norm
 
 
-def _whole(value: Tensor) -> Tensor:
-    full = getattr(value, "full_tensor", None)
-    return value if full is None else full()
+def _sharded_norm(gradients: list[Tensor]) -> float:
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+    return math.hypot(*(float(n.full_tensor() if hasattr(n, "full_tensor") else n) for n in norms))
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from causerie.train.world import World
 def shard_model(model: Transformer, world: World, tensor_parallel: int = 1) -> None:
     """Shard the parameters in place: over all processes, or in groups of `tensor_parallel` that split each product.
 
-    Gradients are summed over processes, not averaged: `Optimizers.scale_and_clip` divides by the tokens of all.
+    FSDP2 averages gradients over the processes that have different rows (`World.data_size`).
 
     Raises:
         CauserieError: CAU-4006 when the processes or the heads do not divide by `tensor_parallel`.
@@ -36,8 +36,6 @@ def shard_model(model: Transformer, world: World, tensor_parallel: int = 1) -> N
     for block in model.layers:
         fully_shard(block, mesh=mesh["data"], mp_policy=policy)
     fully_shard(model, mesh=mesh["data"], mp_policy=policy)
-    for module in (*model.layers, model):
-        module.set_gradient_divide_factor(1.0)
 
 
 def tensor_plan(shape: ModelShape, ways: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from causerie.core import Run, need_package
 
@@ -81,7 +81,7 @@ class Mlflow:
         self._mlflow.end_run()
 
 
-SINKS = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow}
+SINKS: Final[Mapping[str, Callable[[Run], Sink]]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow}
 """Name in `TrainSettings.report_to` → its class."""
 
 

@@ -35,6 +35,18 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    tensor: int = 1
+    """Processes that share each matrix product: neighbours, which compute the same rows."""
+
+    @property
+    def data_size(self) -> int:
+        """Groups of processes that compute different rows."""
+        return self.size // self.tensor
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this process's group."""
+        return self.rank // self.tensor
 
     @property
     def leads(self) -> bool:
@@ -50,10 +62,10 @@ class World:
         return [float(value) for value in found.tolist()]
 
     def total(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over all processes, in the order of ranks on every one of them."""
+        """The sum of each value over all groups' rows, in the order of ranks on every process."""
         if self.size == 1:
             return list(values)
-        rows = self.gather(torch.tensor(values, dtype=torch.float64, device=self.device))
+        rows = self.gather(torch.tensor(values, dtype=torch.float64, device=self.device))[:: self.tensor]
         return [sum(float(row[i]) for row in rows) for i in range(len(values))]
 
     def gather(self, value: Tensor) -> list[Tensor]:
@@ -71,8 +83,12 @@ class World:
 
 
 @contextmanager
-def open_world(device: torch.device) -> Iterator[World]:
+def open_world(device: torch.device, tensor: int = 1) -> Iterator[World]:
     """Join the processes that torchrun started for the block; a world of one where there are none.
+
+    Args:
+        device: to train on; with several GPUs the one of this process's local rank is taken.
+        tensor: processes that share each matrix product.
 
     A peer that is gone or hangs ends this process with status 76 after the timeout (CAUSERIE_COLLECTIVE_SECONDS).
     """
@@ -88,7 +104,7 @@ def open_world(device: torch.device) -> Iterator[World]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
     try:
-        yield World(rank, size, device)
+        yield World(rank, size, device, tensor)
     except RuntimeError as error:  # what collectives raise; leaving in the usual way would abort in their destructors
         say(f"rank {rank}: a peer is gone or hangs, leaving ({str(error).splitlines()[0][:160]})")
         sys.stderr.flush()
@@ -132,10 +148,12 @@ def check_parts(world: World, parts: int, micro_batches: int) -> None:
     Raises:
         CauserieError: CAU-4006 when it does not.
     """
+    if parts and world.tensor > 1:
+        raise _uneven("tensor parallelism has no fixed order of sums", "exact_parts", "0, or --tensor-parallel 1")
     if parts and parts % world.size:
         raise _uneven(f"{parts} parts for {world.size} processes", "exact_parts", "a multiple of the processes")
-    if not parts and micro_batches % world.size:
-        cause = f"{micro_batches} micro-batches for {world.size} processes"
+    if not parts and micro_batches % world.data_size:
+        cause = f"{micro_batches} micro-batches for {world.data_size} processes"
         raise _uneven(cause, "micro_batch, batch_size", "rows that divide evenly among the processes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,18 @@ def test_a_pair_is_a_liked_and_a_disliked_answer(chat: ChatFormat, preferences: 
     ]
 
 
-def test_a_missing_file_holds_no_rows_and_a_broken_line_is_an_error(chat: ChatFormat, tmp_path: Path) -> None:
+def test_a_missing_file_holds_no_rows_and_a_broken_line_costs_only_itself(
+    chat: ChatFormat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert read_pairs(tmp_path / "none.jsonl", chat, 256).rows == ()
-    (tmp_path / "bad.jsonl").write_text("{\n")
-    with pytest.raises(CauserieError) as caught:
-        read_pairs(tmp_path / "bad.jsonl", chat, 256)
-    assert caught.value.code == "CAU-1006"
+    bad = tmp_path / "bad.jsonl"
+    good = json.dumps({"prompt": ask("the cat"), "chosen": "yes", "rejected": "no"}).encode()
+    bad.write_bytes(b"{\n" + good + b"\n\n[1]\n\xff\n" + good[:-4] + b"\n" + good + b"\n")
+    found = read_pairs(bad, chat, 256)
+    assert len(found.rows) == 2
+    assert found.counts["not a JSON object"] == 4
+    said = capsys.readouterr().err.replace("\n", "")
+    assert all(f"bad.jsonl:{line}" in said for line in (1, 4, 5, 6))
 
 
 def test_answers_made_equal_by_cutting_are_left_out(chat: ChatFormat, tmp_path: Path) -> None:

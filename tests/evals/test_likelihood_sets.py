@@ -30,7 +30,9 @@ def test_blimp_pairs_a_good_sentence_with_a_bad_one(tmp_path: Path) -> None:
 
 def test_mmlu_shows_lettered_choices_and_scores_the_letter(tmp_path: Path) -> None:
     text = '"Two, and two?",3,4,5,6,B\n'
-    found = read_public_set(_zip(tmp_path / "mmlu_csv.zip", {"mmlu/test/school_maths_test.csv": text, "mmlu/dev/x_dev.csv": text}))
+    found = read_public_set(
+        _zip(tmp_path / "mmlu_csv.zip", {"mmlu/test/school_maths_test.csv": text, "mmlu/dev/x_dev.csv": text})
+    )
     assert found is not None
     name, (question,) = found
     assert name == "mmlu"

@@ -60,7 +60,7 @@ def test_paged_steps_give_the_naive_loops_tokens(model: Transformer, monkeypatch
 
 def test_the_installed_torch_reads_block_tables() -> None:
     assert paged_attention() is not None
-    assert all(before < after for before, after in zip(GRAPH_SIZES, GRAPH_SIZES[1:], strict=False))
+    assert list(GRAPH_SIZES) == sorted(set(GRAPH_SIZES))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

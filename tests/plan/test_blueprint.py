@@ -12,7 +12,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from causerie.core import CauserieError
 from causerie.model import NAMED_SHAPES, ModelShape, shape_from_depth
-from causerie.plan import BLUEPRINTS, Blueprint, Experts, blueprint, blueprint_of, count, find_model, memory, plan_models
+from causerie.plan import (
+    BLUEPRINTS,
+    Blueprint,
+    Experts,
+    blueprint,
+    blueprint_of,
+    count,
+    find_model,
+    memory,
+    plan_models,
+)
 
 PUBLISHED = {
     "mixtral-8x7b": (46.7e9, 12.9e9),

@@ -77,9 +77,7 @@ def test_a_layout_that_does_not_fit_is_a_finding(capsys: pytest.CaptureFixture[s
     assert "does not fit" in err
 
 
-def test_predict_score_frontier_gap_picture(
-    law: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_score_frontier_gap_picture(law: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = ("--workspace", str(tmp_path / "ws"))
     out = str(tmp_path / "p.json")
     made = as_json("plan", "predict", "--law", str(law), "--flops", "1e21", "--out", out, *workspace, capsys=capsys)

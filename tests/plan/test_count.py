@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from causerie.model import Transformer, shape_from_depth
-from causerie.plan import CountConfig, count, memory, plan_count
+from causerie.core import CauserieError
+from causerie.model import Transformer, shape_from_depth, shape_to_hf
+from causerie.plan import CountConfig, blueprint, count, memory, plan_count, training_flops
 
 SHAPE = shape_from_depth(3, 100)
 
@@ -79,3 +82,35 @@ def test_the_command_says_its_convention() -> None:
     assert result["shape"]["n_layer"] == 2
     assert "embedding lookup out" in result["convention"]
     assert result["memory_bytes"]["seq_len"] == 32
+
+
+@pytest.mark.parametrize(("field", "value"), [("seq_len", 0), ("seq_len", -5), ("batch_size", 0)])
+def test_a_context_or_batch_of_nothing_is_refused(field: str, value: int) -> None:
+    with pytest.raises(CauserieError) as caught:
+        plan_count(CountConfig(depth=2, **{field: value}))
+    assert caught.value.code == "CAU-4301"
+    assert caught.value.where == field
+
+
+def test_a_model_folder_is_counted(tmp_path: Path) -> None:
+    """A saved model's config counts as the shape that was saved."""
+    shape = shape_from_depth(2, 300)
+    (tmp_path / "config.json").write_text(json.dumps(shape_to_hf(shape)))
+    found = plan_count(CountConfig(str(tmp_path), seq_len=32))
+    assert found["parameters"] == shape.n_params
+    assert found["model"] == tmp_path.name
+    assert plan_count(CountConfig(str(tmp_path / "config.json"), seq_len=32))["parameters"] == shape.n_params
+
+
+def test_experts_cost_only_what_is_active() -> None:
+    """DeepSeek-V3 in training: about 6 x 37e9 FLOPs a token, though 671e9 parameters are held."""
+    plan = blueprint("deepseek-v3")
+    figures = count(plan, seq_len=4096)
+    assert figures["flops_per_token"] == pytest.approx(6 * 37e9, rel=0.3)
+    assert memory(plan, seq_len=1)["weights"] == 4 * plan.n_params
+    assert training_flops(plan, 8192) > training_flops(plan, 4096)
+
+
+def test_encoders_count_their_heads() -> None:
+    figures = count(blueprint("bert-base"), seq_len=512)
+    assert figures["parameters"] == pytest.approx(110e6, rel=0.01)

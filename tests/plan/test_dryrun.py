@@ -39,9 +39,7 @@ def test_what_is_counted_equals_the_closed_forms(config: DryrunConfig) -> None:
 
 def test_half_a_trillion_parameters_on_512_ranks() -> None:
     """Two layers of MAI-1's reading, FSDP2 over 64 and tensor over 8: every byte as planned."""
-    found = plan_dryrun(
-        DryrunConfig("mai-1-500b", data=64, tensor=8, layers=2, micro_batches=1, seq_len=4096)
-    )
+    found = plan_dryrun(DryrunConfig("mai-1-500b", data=64, tensor=8, layers=2, micro_batches=1, seq_len=4096))
     plan = blueprint("mai-1-500b")
     assert found["ranks"] == 512
     assert found["parameters"] > 9e9

@@ -27,7 +27,7 @@ RUNGS = ("1x16:2048", "1x16:3072", "1x16:4096", "1x32:2048", "1x32:3072", "1x32:
 def ladder(tmp_path_factory: pytest.TempPathFactory) -> LadderConfig:
     """Settings of a ladder of eight runs of a fraction of a second, on packed shards of made-up text."""
     root = tmp_path_factory.mktemp("ladder")
-    words = "the cat sat on the mat and the dog ran to the big red house by the sea".split()
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "big", "red", "house", "by", "sea"]
     texts = [" ".join(words[(i + 3 * j) % len(words)] for j in range(20 + i % 50)) for i in range(300)]
     (root / "tokenizer").mkdir()
     train_bpe(texts, 300).save(root / "tokenizer")
@@ -44,9 +44,7 @@ def ladder(tmp_path_factory: pytest.TempPathFactory) -> LadderConfig:
 
 
 @pytest.mark.slow
-def test_a_ladder_trains_predicts_and_scores_itself(
-    ladder: LadderConfig, tmp_path: Path
-) -> None:
+def test_a_ladder_trains_predicts_and_scores_itself(ladder: LadderConfig, tmp_path: Path) -> None:
     """Slow: nine real trainings, the large one only after its prediction is written; then all of it again for free."""
     first = plan_ladder(replace(ladder, stop_before_target=True), tmp_path)
     assert len(first["runs"]) == len(RUNGS)
@@ -92,7 +90,8 @@ def test_every_rung_has_the_same_recipe(ladder: LadderConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2x96", "2x96:", "x96:1000", "2x96:1e6", "-2x96:1000", "0x96:1000", "2x8:1000", "2x96:10", "2x96:1000 "]
+    "text",
+    ["", "2x96", "2x96:", "x96:1000", "2x96:1e6", "-2x96:1000", "0x96:1000", "2x8:1000", "2x96:10", "2x96:1000 "],
 )
 def test_bad_rungs_are_refused(text: str) -> None:
     with pytest.raises(CauserieError) as caught:

@@ -107,7 +107,9 @@ def test_rows_left_out_are_counted(tmp_path: Path) -> None:
         "1e8,1e8,4",
     ]
     (tmp_path / "runs.csv").write_text("\n".join(lines))
-    result = plan_fit(FitConfig(tmp_path / "runs.csv", drop_highest=2, min_tokens_per_param=1.5, bootstrap=0, skip_bad=True))
+    result = plan_fit(
+        FitConfig(tmp_path / "runs.csv", drop_highest=2, min_tokens_per_param=1.5, bootstrap=0, skip_bad=True)
+    )
     assert result["dropped"] == {"unreadable": 2, "few_tokens": 1, "highest": 2}
     assert result["rows"] == 58
 

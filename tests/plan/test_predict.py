@@ -118,7 +118,7 @@ def test_a_models_manifest_gives_measure_and_date(law: Path, tmp_path: Path, wor
     assert scores[0]["measured"] == 2.5
     assert scores[0]["run"] == "0" * 64
     for metric in ("other", "broken"):
-        with pytest.raises(CauserieError, match="val_loss_after|broken"):
+        with pytest.raises(CauserieError, match=f"there is no metric {metric!r}"):
             plan_score(ScoreConfig(out, model=tmp_path / "before", metric=metric), workspace)
 
 
@@ -150,7 +150,13 @@ def test_a_task_is_predicted_too(law: Path, tmp_path: Path, workspace: Path) -> 
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"params": 1e9}, {"params": 1e9, "tokens": 1e9, "flops": 1e20}, {"flops": -1.0}, {"flops": 1e20, "level": 1.0}],
+    [
+        {},
+        {"params": 1e9},
+        {"params": 1e9, "tokens": 1e9, "flops": 1e20},
+        {"flops": -1.0},
+        {"flops": 1e20, "level": 1.0},
+    ],
     ids=str,
 )
 def test_unclear_questions_are_refused(law: Path, workspace: Path, given: dict[str, float]) -> None:

@@ -18,6 +18,7 @@ from causerie.plan.measured import (
     megatron_times,
     nemotron_time,
     summary,
+    two_cores_times,
 )
 
 A100, H100 = hardware("a100-80gb"), hardware("h100-80gb")
@@ -42,6 +43,13 @@ def test_the_constant_is_the_best_of_its_neighbours() -> None:
 
 def test_the_h100s_anchor() -> None:
     assert abs(nemotron_time().error) < 0.01
+
+
+def test_two_cores_as_measured() -> None:
+    """Four small models on two quiet cores: one constant carries from 1.8M to 32M parameters."""
+    found = summary(two_cores_times())
+    assert found["rows"] == 4
+    assert found["max"] < 0.08
 
 
 def test_rows_that_were_never_fitted(pack: Path) -> None:

@@ -262,7 +262,7 @@ def model_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory)
         head_dim=8,
         ffn_dim=48,
         vocab_size=tokenizer.vocab_size,
-        max_seq_len=512,
+        max_seq_len=2048,
     )
     folder = tmp_path_factory.mktemp("tiny")
     source = tmp_path_factory.mktemp("tokenizer")

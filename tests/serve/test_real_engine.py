@@ -99,7 +99,7 @@ def test_prompts_are_scored_and_embedded(real_client: openai.OpenAI) -> None:
     assert "".join(found.tokens) == got.choices[0].text
     assert found.token_logprobs[0] is None
     assert all(value <= 0 for value in found.token_logprobs[1:])
-    assert all(len(row) == 2 for row in found.top_logprobs[1:])
+    assert all(1 <= len(row) <= 2 for row in found.top_logprobs[1:])  # bytes of one spelling share a place
     only = real_client.completions.create(model="petit", prompt="Quelle belle", max_tokens=0, logprobs=0, echo=True)
     assert only.choices[0].text == "Quelle belle"
     count = len(only.choices[0].logprobs.tokens)

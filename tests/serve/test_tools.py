@@ -143,7 +143,7 @@ def test_a_required_call_is_drawn_by_a_grammar(
     assert tokenizer.decode(prompt).endswith("<tool_call>\n")
     schema = json.loads(sampling.grammar.value)
     named = schema["anyOf"][0] if choice == "required" else schema
-    assert named["properties"]["arguments"] == PARAMETERS
+    assert named["properties"]["arguments"] == PARAMETERS | {"additionalProperties": False}
     assert named["properties"]["name"] == {"const": "weather"}
 
 

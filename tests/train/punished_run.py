@@ -35,7 +35,9 @@ def in_child(workspace: Path, name: str, after: float | None) -> int:
     if child == 0:
         torch.set_num_threads(1)
         if after is not None:
-            threading.Thread(target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
+            threading.Thread(
+                target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL)), daemon=True
+            ).start()
         try:
             run_once(workspace, name)
         except BaseException as error:

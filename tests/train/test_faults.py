@@ -122,7 +122,11 @@ def test_f8_a_nan_does_not_poison_the_spike_rules_window(tmp_path: Path, where: 
     def broken(model: Any, batch: Batch) -> LossParts:
         parts = objective(model, batch)
         if int(batch["ids"].sum()) == bad:
-            loss = parts.loss_sum * float("nan") if where == "loss" else parts.loss_sum + parts.loss_sum.sqrt() * float("inf") * 0
+            loss = (
+                parts.loss_sum * float("nan")
+                if where == "loss"
+                else parts.loss_sum + parts.loss_sum.sqrt() * float("inf") * 0
+            )
             return parts._replace(loss_sum=loss)
         return parts
 
@@ -209,7 +213,9 @@ def test_f13_a_second_trainer_on_the_same_run_is_refused_with_the_holders_pid(tm
     assert str(os.getpid()) in caught.value.cause
 
 
-def _stopped_run(workspace: Path, fingerprint: str = "random", inputs: dict[str, str] | None = None, **config: Any) -> Path:
+def _stopped_run(
+    workspace: Path, fingerprint: str = "random", inputs: dict[str, str] | None = None, **config: Any
+) -> Path:
     with open_run(workspace, "train", "first", "1" * 64, {"batch_size": 4, **config}) as run:
         fit(
             tiny_model(), objective, RandomRows(fingerprint=fingerprint), settings(steps=3, warmup=0), run,

@@ -72,9 +72,11 @@ def test_figures_reach_every_place_asked_for(run: Run, monkeypatch: pytest.Monke
     assert [row[1]["step.loss"] for row in seen if row[0] == "mlflow" and "step.loss" in row[1]] == losses
     assert ("tensorboard", "look/figure", 7.0, 0) in seen
     assert ("wandb init", run.id, "allow", "offline") in seen
-    assert {("tensorboard closed",), ("wandb closed",), ("mlflow closed",)} <= set(
-        row for row in seen if row[0].endswith("closed")
-    )
+    assert {("tensorboard closed",), ("wandb closed",), ("mlflow closed",)} <= set(seen_last(seen))
+
+
+def seen_last(seen: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [row for row in seen if row[0].endswith("closed")]
 
 
 @pytest.mark.parametrize("name", sorted(SINKS))

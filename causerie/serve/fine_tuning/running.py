@@ -282,7 +282,7 @@ async def _serve(office: Office, owner: str, model: Body) -> None:
 async def _report(office: Office, owner: str, id: str, plan: Plan, metrics: dict[str, Any]) -> None:
     """Write the checkpoint, the results file and the job's last status."""
     events = await office.objects.all(EVENT, owner, parent=id)
-    steps = [event["data"] for event in events if event["data"] and "train_loss" in event["data"]]
+    steps = [event["data"] for event in events if event["data"] and "learning_rate" in event["data"]]
     lines = ["step,train_loss,learning_rate", *(f"{s['step']},{s['train_loss']},{s['learning_rate']}" for s in steps)]
     content = ("\n".join(lines) + "\n").encode()
     results = await files.write_file(office, owner, "step_metrics.csv", "fine-tune-results", content)
