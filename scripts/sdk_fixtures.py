@@ -45,7 +45,7 @@ def tiny_model(folder: Path) -> Path:
         head_dim=8,
         ffn_dim=48,
         vocab_size=tokenizer.vocab_size,
-        max_seq_len=512,
+        max_seq_len=2048,
     )
     source = folder / "tokenizer"
     source.mkdir(parents=True)

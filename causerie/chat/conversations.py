@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from sqlalchemy import Row, insert, select, update
 
+from causerie.chat.citations import annotations_in
 from causerie.chat.errors import not_found
+from causerie.chat.reading import with_files
 from causerie.store import Store, conversations, exposures, messages, new_id, now, signals
 
 TITLE_LENGTH: Final = 60
@@ -55,23 +57,42 @@ class Book:
             raise not_found("conversation", conversation_id)
         return _conversation(row)
 
-    def rename(self, conversation_id: str, title: str) -> dict[str, Any]:
-        """Give a conversation another title."""
+    def change(self, conversation_id: str, **values: Any) -> dict[str, Any]:
+        """Give a conversation another `title`, `folder`, `settings` or `pinned` (a truth value)."""
         self.conversation(conversation_id)
-        self.store.write(update(conversations).where(conversations.c.id == conversation_id).values(title=title))
+        if "pinned" in values:
+            values["pinned"] = now() if values["pinned"] else None
+        if values:
+            self.store.write(update(conversations).where(conversations.c.id == conversation_id).values(**values))
         return self.conversation(conversation_id)
 
     def delete(self, conversation_id: str) -> None:
-        """Hide a conversation for good; what was said about its answers stays until it is withdrawn."""
+        """Hide a conversation; what was said about its answers stays until it is withdrawn."""
         self.conversation(conversation_id)
         self.store.write(update(conversations).where(conversations.c.id == conversation_id).values(deleted=now()))
+
+    def restore(self, conversation_id: str) -> dict[str, Any]:
+        """Bring a deleted conversation back.
+
+        Raises:
+            CauserieError: CAU-6102 when it never was, or is another user's.
+        """
+        mine = (conversations.c.user == self.user) & (conversations.c.id == conversation_id)
+        self.store.write(update(conversations).where(mine).values(deleted=None))
+        return self.conversation(conversation_id)
 
     def tree(self, conversation_id: str) -> list[dict[str, Any]]:
         """Every message with its version and what was said about it, oldest first."""
         rows = self._message_rows(conversation_id)
         said = self._signals([row.exposure_id for row in rows if row.exposure_id])
         groups = _decided_groups(rows, said)
-        return [_message(row, said, groups) for row in rows]
+        files = _files_on_the_way(rows)
+        return [
+            {**_message(row, said, groups), "annotations": annotations_in(row.content, files[row.id])}
+            if row.role == "assistant"
+            else _message(row, said, groups)
+            for row in rows
+        ]
 
     def message(self, message_id: str) -> dict[str, Any]:
         """One message of this user's conversations: its row as a dictionary.
@@ -90,7 +111,8 @@ class Book:
         """Append a message and return its id; the first question becomes the title of an untitled conversation.
 
         Args:
-            values: `exposure_id` of a model's answer, `id` when it was given out before, `model` last used.
+            values: `exposure_id` of a model's answer, `id` when it was given out before, `model` last used,
+                `attachments` of a question.
         """
         conversation = self.conversation(conversation_id)
         moment = now()
@@ -102,7 +124,12 @@ class Book:
         row = {"conversation": conversation_id, "parent": parent, "role": role, "content": content, "created": moment}
         message_id = str(values.get("id") or new_id("msg"))
         self.store.write(
-            insert(messages).values(id=message_id, exposure_id=values.get("exposure_id"), **row),
+            insert(messages).values(
+                id=message_id,
+                exposure_id=values.get("exposure_id"),
+                attachments=values.get("attachments") or None,
+                **row,
+            ),
             update(conversations).where(conversations.c.id == conversation_id).values(**changed),
         )
         return message_id
@@ -122,9 +149,16 @@ class Book:
                 raise not_found("message", message_id)
             row = by_id.pop(message_id)
             edited = _edited(said.get(row.exposure_id, ()))
-            found.append({"role": row.role, "content": row.content if edited is None else edited})
+            content = row.content if edited is None else edited
+            found.append({"role": row.role, "content": with_files(content, row.attachments or ())})
             message_id = row.parent
         return found[::-1]
+
+    def siblings(self, message_id: str) -> list[dict[str, Any]]:
+        """The other answers to the question that an answer answers."""
+        parent = select(messages.c.parent).where(messages.c.id == message_id).scalar_subquery()
+        others = (messages.c.parent == parent) & (messages.c.id != message_id) & (messages.c.role == "assistant")
+        return [dict(row._mapping) for row in self.store.read(select(messages).where(others))]
 
     def _message_rows(self, conversation_id: str) -> list[Row[Any]]:
         shown = (exposures.c.model, exposures.c.version, exposures.c.version_key, exposures.c.group_id)
@@ -151,7 +185,17 @@ def title_from(content: str) -> str:
 
 
 def _conversation(row: Row[Any]) -> dict[str, Any]:
-    return {key: getattr(row, key) for key in ("id", "title", "model", "created", "updated")}
+    shown = {key: getattr(row, key) for key in ("id", "title", "model", "folder", "settings", "created", "updated")}
+    return {**shown, "pinned": row.pinned is not None}
+
+
+def _files_on_the_way(rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+    """For each message the names of the files sent on the way to it, in order."""
+    found: dict[str, list[str]] = {}
+    for row in rows:  # parents are older than their children
+        own = [str(file["name"]) for file in row.attachments or ()]
+        found[row.id] = [*found.get(row.parent or "", ()), *own]
+    return found
 
 
 def _decided_groups(rows: Sequence[Row[Any]], said: Mapping[str, Sequence[Row[Any]]]) -> set[str]:
@@ -165,6 +209,7 @@ def _decided_groups(rows: Sequence[Row[Any]], said: Mapping[str, Sequence[Row[An
 
 def _message(row: Row[Any], said: Mapping[str, Sequence[Row[Any]]], decided: set[str]) -> dict[str, Any]:
     shown = {key: getattr(row, key) for key in ("id", "parent", "role", "content", "created")}
+    shown["files"] = [{"name": file["name"], "size": len(file["text"])} for file in row.attachments or ()]
     mine = said.get(row.exposure_id, ())
     exposure = None
     if row.exposure_id:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SUITES: Final = ("bits_per_byte", "answer_loss", "preference", "votes", "ending", "ifeval", "choice")
+SUITES: Final = (
+    "bits_per_byte", "answer_loss", "preference", "votes", "ending", "sycophancy", "over_refusal", "ifeval", "choice",
+)  # fmt: skip
 """Every suite, in the order in which they run and are shown; each is one file of this room."""
 
 
@@ -17,8 +19,8 @@ class EvalConfig:
     model: Path
     """Model or adapter folder to evaluate."""
     suites: tuple[str, ...] = ()
-    """Suites to run: bits_per_byte, answer_loss, preference, votes, ending, ifeval, choice; none given: every suite
-    whose data is given."""
+    """Suites to run: bits_per_byte, answer_loss, preference, votes, ending, sycophancy, over_refusal, ifeval, choice;
+    none given: every suite whose data is given."""
     against: Path | None = None
     """Second model or adapter folder: the differences model − against are reported, paired item by item."""
     documents: Path | None = None
@@ -32,6 +34,12 @@ class EvalConfig:
     """preference: model folder whose log-probabilities are subtracted, which gives DPO's implicit margin."""
     prompts: Path | None = None
     """ending: JSONL of {"prompt": "..."} or chat rows (the last user turn is answered)."""
+    sycophancy: Path | None = None
+    """sycophancy: JSONL of {"question", "right", "wrong"}; when the suite is named and this is not given, the
+    package's own."""
+    refusals: Path | None = None
+    """over_refusal: JSONL of {"prompt"} or XSTest's CSV; when the suite is named and this is not given, the
+    package's own (XSTest's safe prompts and some French ones)."""
     ifeval: Path | None = None
     """ifeval: JSONL in IFEval's format; when the suite is named and this is not given, the data pack's file."""
     choices: tuple[Path, ...] = ()

@@ -23,7 +23,7 @@ from causerie.core import (
     write_json,
     write_jsonl,
 )
-from causerie.evals import answer_loss, bits_per_byte, choice, ending, ifeval, preference, votes
+from causerie.evals import answer_loss, bits_per_byte, choice, ending, ifeval, over_refusal, preference, sycophancy, votes
 from causerie.evals.config import SUITES, EvalConfig
 from causerie.evals.report import EvalReport, figures_of, item_rows, report_from_dict, suite_from_dict, suite_to_dict
 from causerie.evals.results import SuiteResult, compare
@@ -73,6 +73,10 @@ def with_data(config: EvalConfig) -> EvalConfig:
             raise CauserieError(
                 "CAU-4201", f"unknown suite {suite!r}", where="suites", fix=f"choose from {', '.join(SUITES)}"
             )
+    if "sycophancy" in config.suites and config.sycophancy is None:
+        config = replace(config, sycophancy=sycophancy.QUESTIONS)
+    if "over_refusal" in config.suites and config.refusals is None:
+        config = replace(config, refusals=over_refusal.PROMPTS)
     pack = data_pack()
     if pack is not None and "ifeval" in config.suites and config.ifeval is None:
         config = replace(config, ifeval=pack / "eval" / "ifeval_input_data.jsonl")
@@ -97,6 +101,8 @@ FLAGS = {
     "preference": "pairs",
     "votes": "pairs",
     "ending": "prompts",
+    "sycophancy": "sycophancy",
+    "over_refusal": "refusals",
     "ifeval": "ifeval",
     "choice": "choices",
 }
@@ -153,6 +159,8 @@ def _suite(subject: Subject, suite: str, run: Run) -> SuiteResult:
         "preference": lambda: preference.run(subject, data[0]),
         "votes": lambda: votes.run(subject, data[0]),
         "ending": lambda: ending.run(subject, data[0]),
+        "sycophancy": lambda: sycophancy.run(subject, data[0]),
+        "over_refusal": lambda: over_refusal.run(subject, data[0]),
         "ifeval": lambda: ifeval.run(subject, data[0]),
         "choice": lambda: choice.run(subject, data),
     }

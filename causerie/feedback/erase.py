@@ -6,10 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from causerie.core import CauserieError, read_manifest
-from causerie.store import Store, api_keys, conversations, exposures, messages, now, signals, users
+from causerie.store import (
+    Store,
+    accounts,
+    api_keys,
+    conversations,
+    exposures,
+    messages,
+    now,
+    sessions,
+    signals,
+    users,
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +66,14 @@ def _erase(connection: Connection, user: str) -> tuple[set[str], dict[str, int]]
     counts = {
         "exposures": _update(connection, exposures, shown, {**blank, "sampling": {}, "consent": False}),
         "signals": _update(connection, signals, sorted(said), unsaid),
-        "conversations": _update(connection, conversations, talks, {"title": "", "deleted": time}),
+        "conversations": _update(connection, conversations, talks, {"title": "", "folder": None, "settings": None, "deleted": time}),
         "messages": 0,
     }
     for part in _parts(talks):
-        blanked = update(messages).where(messages.c.conversation.in_(part)).values(content="")
+        blanked = update(messages).where(messages.c.conversation.in_(part)).values(content="", attachments=None)
         counts["messages"] += connection.execute(blanked).rowcount
+    connection.execute(delete(accounts).where(accounts.c.user == user))
+    connection.execute(delete(sessions).where(sessions.c.user == user))
     connection.execute(update(api_keys).where(api_keys.c.user == user).values(revoked=time))
     tombstone = {"pseudonym": "erased", "erased": time}
     if not connection.execute(update(users).where(users.c.id == user).values(**tombstone)).rowcount:

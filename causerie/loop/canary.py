@@ -74,9 +74,7 @@ def start_canary(store: Store, candidate: str, settings: CanaryConfig, *, actor:
         raise CauserieError("CAU-5003", f"{candidate} was refused", where="candidate", fix="choose another version")
     if version.ref == incumbent.ref:
         raise CauserieError("CAU-5106", f"{candidate} is promoted already", where="candidate", fix="nothing to do")
-    canary = Canary(
-        new_id("can"), version.name, incumbent.ref, version.ref, settings, "running", "", {}, now(), None
-    )
+    canary = Canary(new_id("can"), version.name, incumbent.ref, version.ref, settings, "running", "", {}, now(), None)
 
     def work(connection: Connection) -> None:
         running = select(canaries.c.candidate).where(canaries.c.name == canary.name, canaries.c.status == "running")
@@ -149,7 +147,9 @@ def decide(found: Duels, settings: CanaryConfig, days: float = 0.0) -> Decision:
         told = _told(won, settled - won)
         if won * 2 > settled:
             return Decision("promoted", f"promoted: people preferred it, {told}", _figures(found, settings))
-        return Decision("rolled_back", f"rolled back: people preferred the incumbent, {told}", _figures(found, settings))
+        return Decision(
+            "rolled_back", f"rolled back: people preferred the incumbent, {told}", _figures(found, settings)
+        )
     if wins + losses >= settings.max_duels or days >= settings.max_days:
         why = f"not enough evidence: {_told(wins, losses)} after {days:.1f} days; the incumbent stays"
         return Decision("undecided", why, _figures(found, settings))

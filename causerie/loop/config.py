@@ -55,10 +55,15 @@ class ImproveConfig:
 
     model: str
     """Registry name of the model to improve; its promoted version is the incumbent."""
-    method: Literal["auto", "dpo", "kto"] = "auto"
-    """DPO learns from pairs, KTO from thumbs; auto takes the one with more votes behind it."""
+    method: Literal["auto", "dpo", "kto", "sft"] = "auto"
+    """DPO learns from pairs, KTO from thumbs, SFT from edits; auto takes the one with most votes behind it."""
     min_votes: int = 20
-    """Fewer usable votes than this and no candidate is trained."""
+    """Fewer usable votes than this that no earlier round used, and no candidate is trained."""
+    max_per_user: int = 200
+    """Votes of one user that count at most, the newest; 0 means no cap."""
+    do_not_train: Path | None = None
+    """List of what is never trained on, one a line (user:, conversation:, answer:, source: or text:); default: the
+    workspace's do-not-train.txt, where there is one."""
     heldout_fraction: float = 0.25
     """Share of prompts whose votes judge the candidate instead of training it."""
     epochs: float = 1.0
@@ -96,8 +101,25 @@ class ImproveConfig:
     """How much larger the share of empty answers may get."""
     length_factor: float = 2.0
     """Answers may get at most this many times longer or shorter."""
+    promise_margin: float = 0.0
+    """What the lower end of the promised improvement's interval must clear."""
+    sycophancy_margin: float = 0.1
+    """How much larger the share of wrong claims agreed with, or of right answers given up, may get."""
+    flattery_margin: float = 0.1
+    """How much larger the share of answers that praise the user may get."""
+    refusal_margin: float = 0.1
+    """How much larger the share of harmless questions that are refused may get."""
+    safety_prompts: int = 40
+    """Questions of the sycophancy and over-refusal guards that both versions answer; 0 leaves those guards out."""
     confidence: float = 0.95
     """Confidence of every interval."""
+    canary: float = -1.0
+    """Share of the conversations that a candidate answers until live votes decide; 0 promotes at the gate; -1 takes
+    0.2 where people vote on the page, and 0 where all votes were imported (nobody would vote)."""
+    canary_votes: int = 2_000
+    """Decisive live votes after which an undecided candidate is laid aside."""
+    schedule: float = 0.0
+    """Turn again every so many minutes until stopped; 0 turns once."""
     seed: int = 0
     """Seed of the split, the training order and the bootstrap."""
     dry_run: bool = False

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+
+POWER_FACTOR: Final = 1 + 0.8416 / 1.96
+"""1 + z(0.80) / z(0.975)."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,29 @@ class GateRow:
         above = self.floor is None or (math.isfinite(least) and least > self.floor)
         return above and (self.ceiling is None or (math.isfinite(most) and most < self.ceiling))
 
+    @property
+    def missing(self) -> int | None:
+        """About how many more items would settle a promise that is neither kept nor broken; None for other rows.
+
+        The interval shrinks with the square root of the items; so many are needed that an effect as large as the one
+        seen (or, when it is below the floor, as half of what the interval still allows) clears the floor with 80 %
+        power: n' = n ((h (1 + z₀.₈ / z₀.₉₇₅)) / effect)², h being half the interval.
+        """
+        floor = self.floor or 0.0
+        if not self.promise or self.passed or self.high < floor or not math.isfinite(self.high - self.low):
+            return None
+        effect = max(self.difference - floor, (self.high - floor) / 2)
+        half = (self.high - self.low) / 2
+        if effect <= 0 or half <= 0:
+            return None
+        return max(1, math.ceil(self.items * (half * POWER_FACTOR / effect) ** 2) - self.items)
+
     def as_dict(self) -> dict[str, Any]:
         """The row as the JSON object that runs and the page show; ends that are not finite become null."""
-        ends = {
-            name: value if math.isfinite(value) else None for name, value in (("low", self.low), ("high", self.high))
-        }
+        figures = {name: getattr(self, name) for name in ("incumbent", "candidate", "difference", "low", "high")}
+        ends = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         margin = self.floor if self.floor is not None else self.ceiling
-        return {**asdict(self), **ends, "margin": margin, "passed": self.passed}
+        return {**asdict(self), **ends, "margin": margin, "passed": self.passed, "missing": self.missing}
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,8 @@ class Verdict:
     promoted: bool
     why: str
     rows: tuple[GateRow, ...]
+    missing: int | None = None
+    """About how many more held-out votes would tell, when there were not enough."""
 
 
 def judge(rows: Sequence[GateRow]) -> Verdict:
@@ -68,7 +90,8 @@ def judge(rows: Sequence[GateRow]) -> Verdict:
     broken = [_broken(row) for row in rows if not row.promise and not row.passed]
     missed = [_missed(row) for row in promises if not row.passed]
     if broken or missed:
-        return Verdict(False, "refused: " + "; ".join(missed + broken), tuple(rows))
+        more = max((row.missing or 0 for row in promises), default=0)
+        return Verdict(False, "refused: " + "; ".join(missed + broken), tuple(rows), more or None)
     kept = "; ".join(f"{row.meaning} improved ({_interval(row)})" for row in promises)
     return Verdict(True, f"promoted: {kept}, and no guard got worse than its margin", tuple(rows))
 
@@ -80,10 +103,13 @@ def _interval(row: GateRow) -> str:
 def _missed(row: GateRow) -> str:
     if row.high < (row.floor or 0.0):
         return f"{row.meaning} got worse ({_interval(row)})"
-    return f"not enough to tell whether {row.meaning} improved ({_interval(row)})"
+    more = f"; about {row.missing} more held-out votes would" if row.missing else ""
+    return f"not enough evidence, not enough to tell whether {row.meaning} improved ({_interval(row)}{more})"
 
 
 def _broken(row: GateRow) -> str:
+    if row.items == 0:
+        return row.meaning
     limits = " to ".join(f"{limit:+.3f}" for limit in (row.floor, row.ceiling) if limit is not None)
     outside = (row.floor is not None and row.high < row.floor) or (row.ceiling is not None and row.low > row.ceiling)
     verb = "is" if outside or row.by_value else "may be"

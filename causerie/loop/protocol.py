@@ -91,13 +91,13 @@ def register_protocol(store: Store, folder: Path, subject: str, given: Sequence[
     """
     path = folder / FILE
     content = {**facts, "rules": [asdict(rule) for rule in given]}
-    if path.is_file():
-        if _without_time(read_json(path)) != _without_time(content):
-            raise _changed(path)
-        return sha256_file(path)
-    write_json(path, content)
+    if not path.is_file():
+        write_json(path, content)
+    elif read_json(path) != content:
+        raise _changed(path)
     digest = sha256_file(path)
-    record_audit(store, "gate", ACTION, subject, {"protocol": digest, "run": folder.name})
+    if digest not in _digests(store, folder):
+        record_audit(store, "gate", ACTION, subject, {"protocol": digest, "run": folder.name})
     return digest
 
 
@@ -108,15 +108,14 @@ def registered_rules(store: Store, folder: Path) -> list[Rule]:
         CauserieError: CAU-5107 when the file is not the one whose digest is in the audit log.
     """
     path = folder / FILE
-    digests = [row.detail.get("protocol") for row in list_audit(store) if row.action == ACTION
-               and row.detail.get("run") == folder.name]  # fmt: skip
-    if not path.is_file() or not digests or sha256_file(path) != digests[-1]:
+    if not path.is_file() or sha256_file(path) not in _digests(store, folder)[-1:]:
         raise _changed(path)
     return [Rule(**rule) for rule in read_json(path)["rules"]]
 
 
-def _without_time(content: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name != "registered"}
+def _digests(store: Store, folder: Path) -> list[str]:
+    rows = [row for row in list_audit(store) if row.action == ACTION]
+    return [str(row.detail.get("protocol")) for row in rows if row.detail.get("run") == folder.name]
 
 
 def _changed(path: Path) -> CauserieError:

@@ -1,76 +1,82 @@
-"""From an evaluation of candidate against incumbent to the rows of the gate."""
+"""From an evaluation of candidate against incumbent to the rows of the gate, by the rules registered beforehand."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 from causerie.evals import Compared, EvalReport
-from causerie.loop.config import ImproveConfig
 from causerie.loop.gate import GateRow
+from causerie.loop.protocol import Rule
 
-PROMISES = (("preference", "margin_per_token"), ("votes", "agreement"))
 ENDS_BY_ITSELF = 0.5
 """Share of ended answers from which a model's answer length is its own."""
 
 
-def gate_rows(report: EvalReport, config: ImproveConfig) -> list[GateRow]:
-    """Rows in the order people read them: what the round is for first, then the guards.
+def gate_rows(report: EvalReport, rules: Sequence[Rule]) -> list[GateRow]:
+    """One row for each rule whose figure was measured, in the rules' order.
+
+    A promise or guard that was registered but not measured becomes a row that fails: nothing is waved through.
 
     Args:
-        report: an evaluation of the candidate `against` the incumbent: preference and/or votes, answer_loss, ending.
-        config: the margins.
+        report: an evaluation of the candidate `against` the incumbent.
+        rules: as registered, see `protocol.registered_rules`.
     """
-    asked: dict[tuple[str, str], dict[str, Any]] = {
-        ("preference", "margin_per_token"): {
-            "meaning": "preference for what people chose (nats per token)", "floor": 0.0, "promise": True,
-        },
-        ("votes", "agreement"): {
-            "meaning": "agreement with people's thumbs (nats per token)", "floor": 0.0, "promise": True,
-        },
-        ("preference", "accuracy_per_token"): {"meaning": "share of held-out choices ranked as people did"},
-        ("answer_loss", "nats_per_token"): {
-            "meaning": "loss on held-out human answers (nats per token)", "ceiling": config.loss_margin,
-        },
-        ("ending", "ended"): {"meaning": "share of answers that end by themselves", "floor": -config.ending_margin},
-        ("ending", "empty"): {"meaning": "share of empty answers", "ceiling": config.empty_margin},
-    }  # fmt: skip
     found = {(row.suite, row.metric): row for row in report.compared}
-    for other in _other_promises(found):
-        asked[other] = {"meaning": asked[other]["meaning"]}
-    rows = [_row(report, found[key], limits) for key, limits in asked.items() if key in found]
-    length = found.get(("ending", "answer_tokens"))
-    return rows if length is None else [*rows, _length_row(report, length, config.length_factor)]
+    rows = []
+    for rule in rules:
+        compared = found.get((rule.suite, rule.metric))
+        if compared is not None:
+            rows.append(_row(report, compared, rule))
+        elif rule.role != "shown":
+            rows.append(_not_measured(rule))
+    return rows
 
 
-def _other_promises(found: dict[tuple[str, str], Compared]) -> list[tuple[str, str]]:
-    """Pairs and thumbs are both shown, but the round is judged by the kind with more held-out votes behind it."""
-    promises = [key for key in PROMISES if key in found]
-    return sorted(promises, key=lambda key: found[key].difference.n)[:-1]
-
-
-def _row(report: EvalReport, row: Compared, limits: dict[str, Any]) -> GateRow:
-    low, high = row.difference.low, row.difference.high
+def _row(report: EvalReport, compared: Compared, rule: Rule) -> GateRow:
+    low, high = compared.difference.low, compared.difference.high
+    floor, ceiling = _limits(report, rule)
     return GateRow(
-        metric=row.metric,
-        incumbent=report.against_value(row.suite, row.metric),
-        candidate=report.value(row.suite, row.metric),
-        difference=row.difference.value,
+        metric=rule.metric,
+        meaning=rule.meaning,
+        incumbent=report.against_value(rule.suite, rule.metric),
+        candidate=report.value(rule.suite, rule.metric),
+        difference=compared.difference.value,
         low=-math.inf if low is None else low,
         high=math.inf if high is None else high,
-        items=row.difference.n,
-        **limits,
+        items=compared.difference.n,
+        floor=floor,
+        ceiling=ceiling,
+        promise=rule.role == "promise",
+        by_value=rule.by_value,
     )
 
 
-def _length_row(report: EvalReport, row: Compared, factor: float) -> GateRow:
-    """Length is judged by its value, as a share of the incumbent's: the interval of a few dozen answers is too wide.
+def _limits(report: EvalReport, rule: Rule) -> tuple[float | None, float | None]:
+    """Absolute limits of the difference; those of a `factor` follow from the incumbent's own figure.
 
     Answers may get shorter without limit where the incumbent hardly ever ended one by itself: its length was the
     limit's, not its own; empty answers have a row of their own.
     """
-    usual = max(report.against_value(row.suite, row.metric), 1.0)
-    limits: dict[str, Any] = {"meaning": "answer length (tokens)", "ceiling": usual * (factor - 1)}
-    if report.against_value(row.suite, "ended") >= ENDS_BY_ITSELF:
-        limits["floor"] = usual * (1 / factor - 1)
-    return _row(report, row, {**limits, "by_value": True})
+    if rule.factor is None:
+        return rule.floor, rule.ceiling
+    usual = max(report.against_value(rule.suite, rule.metric), 1.0)
+    own = rule.metric != "answer_tokens" or report.against_value(rule.suite, "ended") >= ENDS_BY_ITSELF
+    return (usual * (1 / rule.factor - 1) if own else None), usual * (rule.factor - 1)
+
+
+def _not_measured(rule: Rule) -> GateRow:
+    return GateRow(
+        metric=rule.metric,
+        meaning=f"{rule.meaning}: not measured",
+        incumbent=math.nan,
+        candidate=math.nan,
+        difference=math.nan,
+        low=-math.inf,
+        high=math.inf,
+        items=0,
+        floor=rule.floor if rule.floor is not None or rule.ceiling is not None else 0.0,
+        ceiling=rule.ceiling,
+        promise=rule.role == "promise",
+        by_value=rule.by_value,
+    )

@@ -1,41 +1,41 @@
-"""One turn of the loop: feedback → training set → candidate → gate → a new version, or a refusal in words.
+"""One turn of the loop: feedback → training set → candidate → gate → a canary or a new version, or a refusal in words.
 
-Progress goes to a run folder that the page reads: events `stage`, `step`, `gate` and `verdict`.
+Progress goes to a run folder that the page reads: events `stage`, `step`, `gate` and `verdict`. What the candidate will
+be judged by is registered before it is trained (`protocol`).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from causerie.align import DpoConfig, KtoConfig, dpo, kto
 from causerie.core import (
     Artifact,
     CauserieError,
-    Run,
+    Finding,
     artifact_key,
     code_digest,
     open_run,
-    read_json,
     read_jsonl,
     say,
     sha256_file,
 )
 from causerie.evals import EvalConfig, EvalReport, evaluate
-from causerie.feedback import TrainingSetConfig, training_set
 from causerie.hub import ResolvedModel, promote, refuse, register, resolve
-from causerie.loop.config import GUARD_FILE, ImproveConfig
+from causerie.loop.canary import need_no_canary, start_canary
+from causerie.loop.candidate import max_imported, train_candidate
+from causerie.loop.config import GUARD_FILE, CanaryConfig, ImproveConfig
 from causerie.loop.gate import Verdict, judge
+from causerie.loop.lock import one_turn
+from causerie.loop.material import Method, choose_method, collect_votes, has_live_votes, promise_of, votes_used
+from causerie.loop.protocol import register_protocol, registered_rules, rules
 from causerie.loop.rows import gate_rows
-from causerie.model import shape_from_hf
 from causerie.store import Store, open_store
 
-ADAPTER_FROM_PARAMETERS = 50_000_000
-ADAPTER_RANK = 16
-MINUTES_FOR_BIG = 15.0
-IMPORTED_FOR_BIG = 160
-"""Imported votes that a round of a big model uses: about five minutes on two cores."""
+SHARE_WITH_VOTERS = 0.2
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,19 @@ class Improved:
     candidate_path: str
     preferences_path: str
     run: str
+    canary: str = ""
+    """Id of the canary that the candidate is on trial with ("" when there is none)."""
+    missing_votes: int | None = None
+    """About how many more votes would settle a round that had not enough evidence."""
+    votes_used: dict[str, Any] = field(default_factory=dict)
+    protocol: str = ""
+    """SHA-256 of the protocol that was registered before the candidate was trained."""
 
 
 def improve(config: ImproveConfig, workspace: Path, store: Store | None = None) -> Improved:
     """Turn the loop once.
+
+    A round whose candidate is refused leaves its run as "refused"; the verdict is returned, not raised.
 
     Args:
         config: see `ImproveConfig`.
@@ -67,31 +76,58 @@ def improve(config: ImproveConfig, workspace: Path, store: Store | None = None) 
         store: an open store; the workspace's own when not given.
 
     Raises:
-        CauserieError: CAU-5101 when there are too few votes, CAU-5102 when no version is promoted,
-            CAU-5103 when the guard file cannot be used.
+        CauserieError: CAU-5101 when there are too few new votes, CAU-5102 when no version is promoted, CAU-5103 when
+            the guard file cannot be used, CAU-5104 when another turn is under way, CAU-5105 while a candidate is on
+            trial, CAU-5107 when the registered protocol was changed.
         Stopped: when asked to stop; the same call goes on from there.
     """
     if store is None:
         with open_store(workspace) as opened:
             return improve(config, workspace, opened)
+    with one_turn(workspace, config.model):
+        return _turn(config, workspace, store)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What is settled before training begins."""
+
+    config: ImproveConfig
+    workspace: Path
+    store: Store
+    incumbent: ResolvedModel
+    guard: Path
+    votes: Artifact
+    method: Method
+    suites: tuple[str, ...]
+
+
+def _turn(config: ImproveConfig, workspace: Path, store: Store) -> Improved:
+    need_no_canary(store, config.model)
     incumbent = _incumbent(store, workspace, config.model)
     guard = _guard(config)
-    big = _is_big(incumbent)
-    votes = _votes(config, workspace, store, big)
-    method = _method(config, votes)
-    key = _round_key(config, incumbent, votes, guard, method)
-    settings = {**asdict(config), "guard": str(guard)}
-    with open_run(workspace, "improve", config.model, key, settings) as run:
+    votes = collect_votes(config, workspace, store, guard, max_imported(config, incumbent))
+    method = choose_method(config, votes)
+    this = _Round(config, workspace, store, incumbent, guard, votes, method, _suites(config, votes))
+    result: Improved | None = None
+    settings = {**asdict(config), "guard": str(guard), "do_not_train": str(config.do_not_train or "")}
+    with contextlib.suppress(Finding), open_run(workspace, "improve", config.model, _key(this), settings) as run:
         run.log("votes", **votes.manifest.metrics)
-        candidate = _train(config, workspace, incumbent, votes, method, run)
+        digest = register_protocol(store, run.path, incumbent.name, _rules(this), _facts(this))
+        run.log("protocol", sha256=digest)
+        candidate = train_candidate(config, workspace, incumbent, votes, method, run)
         run.log("stage", name="evaluate", text="candidate and incumbent answer the same held-out votes and prompts")
-        report = _evaluate(config, workspace, incumbent, candidate, votes, guard)
-        verdict = judge(gate_rows(report, config))
+        report = _evaluate(this, candidate)
+        verdict = judge(gate_rows(report, registered_rules(store, run.path)))
         run.log("gate", rows=[row.as_dict() for row in verdict.rows])
-        result = _settle(config, workspace, store, incumbent, candidate, votes, verdict, method, run.id)
-        run.log("verdict", promoted=result.promoted, why=result.why, version=result.version)
+        result = _settle(this, candidate, verdict, run.id, digest)
+        shown = {name: getattr(result, name) for name in ("promoted", "why", "version", "canary", "missing_votes")}
+        run.log("verdict", **shown, candidate=result.candidate)
         run.result.update(asdict(result))
-    say(verdict.why)
+        if not verdict.promoted:
+            raise Finding(verdict.why)
+    assert result is not None
+    say(result.why)
     return result
 
 
@@ -114,139 +150,125 @@ def _guard(config: ImproveConfig) -> Path:
     return path
 
 
-def _votes(config: ImproveConfig, workspace: Path, store: Store, big: bool) -> Artifact:
-    imported = config.max_imported if config.max_imported >= 0 else (IMPORTED_FOR_BIG if big else 0)
-    asked = TrainingSetConfig(held_out=config.heldout_fraction, max_imported=imported)
-    votes = training_set(asked, workspace, store)
-    train, held_out = _count(votes), _count(votes, "heldout_")
-    if train + held_out < config.min_votes or train == 0 or held_out == 0:
-        raise CauserieError(
-            "CAU-5101",
-            f"{train} votes to learn from and {held_out} to judge by, {config.min_votes} in all are needed",
-            where="feedback",
-            fix="vote on more answers, or import choices: causerie feedback import FILE",
-        )
-    return votes
-
-
-def _count(votes: Artifact, side: str = "") -> int:
-    return int(votes.manifest.metrics[f"{side}pairs"]) + int(votes.manifest.metrics[f"{side}unpaired"])
-
-
-def _method(config: ImproveConfig, votes: Artifact) -> Literal["dpo", "kto"]:
-    if config.method != "auto":
-        return config.method
+def _suites(config: ImproveConfig, votes: Artifact) -> tuple[str, ...]:
     metrics = votes.manifest.metrics
-    return "dpo" if metrics["pairs"] and metrics["pairs"] * 2 >= metrics["unpaired"] else "kto"
+    asked = {
+        "preference": metrics["heldout_pairs"],
+        "votes": metrics["heldout_unpaired"],
+        "sycophancy": config.safety_prompts,
+        "over_refusal": config.safety_prompts,
+    }
+    return ("answer_loss", "ending", *(suite for suite, wanted in asked.items() if wanted))
 
 
-def _round_key(config: ImproveConfig, incumbent: ResolvedModel, votes: Artifact, guard: Path, method: str) -> str:
-    inputs = {"model": incumbent.key, "preferences": votes.key, "guard": sha256_file(guard)}
-    settings = {**asdict(config), "guard": "", "method": method}
+def _key(this: _Round) -> str:
+    inputs = {"model": this.incumbent.key, "preferences": this.votes.key, "guard": sha256_file(this.guard)}
+    settings = {**asdict(this.config), "guard": "", "do_not_train": "", "schedule": 0, "method": this.method}
     return artifact_key("improve", settings, inputs, code_digest("causerie.loop"))
 
 
-def _train(
-    config: ImproveConfig, workspace: Path, incumbent: ResolvedModel, votes: Artifact, method: str, run: Run
-) -> Artifact:
-    rank = _rank(config, incumbent)
-    shared: dict[str, Any] = {
-        "model": incumbent.path,
-        "preferences": votes.path,
-        "name": config.model,
-        "beta": config.beta,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "lora_rank": rank,
-        "seed": config.seed,
+def _rules(this: _Round) -> Sequence[Any]:
+    return rules(this.config, this.suites, promise_of(this.votes, this.config.max_heldout))
+
+
+def _facts(this: _Round) -> dict[str, Any]:
+    return {
+        "model": this.config.model,
+        "incumbent": {"version": this.incumbent.name, "key": this.incumbent.key},
+        "preferences": this.votes.key,
+        "guard_sha256": sha256_file(this.guard),
+        "method": this.method,
+        "suites": list(this.suites),
+        "limits": _limits(this.config),
+        "confidence": this.config.confidence,
+        "seed": this.config.seed,
+        "canary_share": _share(this),
     }
-    minutes = config.minutes if config.minutes >= 0 else (MINUTES_FOR_BIG if _is_big(incumbent) else 0)
-    given = {"lr": config.lr or None, "steps": config.steps or None, "minutes": minutes or None}
-    shared |= {name: value for name, value in given.items() if value is not None}
-    learnt = DpoConfig(**shared) if method == "dpo" else KtoConfig(**shared)
-    part = "an adapter" if rank or incumbent.kind == "adapter" else "all weights"
-    rows = f"{votes.manifest.metrics['pairs']} pairs" if method == "dpo" else f"{_count(votes)} votes"
-    run.log("stage", name="train", text=f"{method} on {rows}, {part}")
-    if isinstance(learnt, DpoConfig):
-        return dpo(learnt, workspace, events=run.log)
-    return kto(learnt, workspace, events=run.log)
 
 
-def _rank(config: ImproveConfig, incumbent: ResolvedModel) -> int:
-    """Rank of a new adapter; 0 for all weights, and for an incumbent that is an adapter already (it is trained on)."""
-    if incumbent.kind == "adapter":
-        return 0
-    if config.lora_rank >= 0:
-        return config.lora_rank
-    return ADAPTER_RANK if _is_big(incumbent) else 0
-
-
-def _is_big(incumbent: ResolvedModel) -> bool:
-    """Whether the model is one for adapters: an adapter already, or of 50 million parameters and more."""
-    if incumbent.kind == "adapter":
-        return True
-    return shape_from_hf(read_json(incumbent.path / "config.json")).n_params >= ADAPTER_FROM_PARAMETERS
-
-
-def _evaluate(
-    config: ImproveConfig, workspace: Path, incumbent: ResolvedModel, candidate: Artifact, votes: Artifact, guard: Path
-) -> EvalReport:
-    metrics = votes.manifest.metrics
-    suites = ["answer_loss", "ending"]
-    suites += ["preference"] if metrics["heldout_pairs"] else []
-    suites += ["votes"] if metrics["heldout_unpaired"] else []
+def _evaluate(this: _Round, candidate: Artifact) -> EvalReport:
     asked = EvalConfig(
         model=candidate.path,
-        against=incumbent.path,
-        suites=tuple(suites),
-        pairs=votes.path,
-        chats=(guard,),
-        prompts=guard,
-        max_tokens=config.guard_max_tokens,
-        limits=_limits(config),
-        seed=config.seed,
-        confidence=config.confidence,
-        name=f"{config.model}-gate",
+        against=this.incumbent.path,
+        suites=this.suites,
+        pairs=this.votes.path,
+        chats=(this.guard,),
+        prompts=this.guard,
+        max_tokens=this.config.guard_max_tokens,
+        limits=_limits(this.config),
+        seed=this.config.seed,
+        confidence=this.config.confidence,
+        name=f"{this.config.model}-gate",
     )
-    return evaluate(asked, workspace)
+    return evaluate(asked, this.workspace)
 
 
 def _limits(config: ImproveConfig) -> dict[str, int]:
     votes = dict.fromkeys(("preference", "votes"), config.max_heldout)
-    return {**votes, "answer_loss": config.guard_rows, "ending": config.guard_prompts}
+    guards = dict.fromkeys(("sycophancy", "over_refusal"), config.safety_prompts)
+    return {**votes, **guards, "answer_loss": config.guard_rows, "ending": config.guard_prompts}
 
 
-def _settle(
-    config: ImproveConfig,
-    workspace: Path,
-    store: Store,
-    incumbent: ResolvedModel,
-    candidate: Artifact,
-    votes: Artifact,
-    verdict: Verdict,
-    method: str,
-    run: str,
-) -> Improved:
+def _share(this: _Round) -> float:
+    if this.config.canary >= 0:
+        return this.config.canary
+    live = has_live_votes(this.store, this.votes.manifest.config["signals"])
+    return SHARE_WITH_VOTERS if live else 0.0
+
+
+def _settle(this: _Round, candidate: Artifact, verdict: Verdict, run: str, digest: str) -> Improved:
+    """Register the candidate and act on the verdict; in a dry run only tell it."""
+    config, store = this.config, this.store
     rows = [row.as_dict() for row in verdict.rows]
-    ref = ""
-    if not config.dry_run:
-        card = {"gate": rows, "verdict": verdict.why, "votes": votes.manifest.metrics, "method": method, "run": run}
-        version = register(store, workspace, config.model, candidate, parents=[incumbent.name], card=card)
+    used = votes_used(store, this.votes, this.method)
+    why, ref, canary, promoted = verdict.why, "", "", False
+    if config.dry_run:
+        why += " (dry run: nothing was registered)"
+    else:
+        card = {
+            "gate": rows,
+            "verdict": verdict.why,
+            "votes": this.votes.manifest.metrics,
+            "votes_used": used,
+            "preferences": this.votes.key,
+            "method": this.method,
+            "protocol": digest,
+            "run": run,
+        }
+        version = register(store, this.workspace, config.model, candidate, parents=[this.incumbent.name], card=card)
         ref = version.ref
-        decide = promote if verdict.promoted else refuse
-        decide(store, ref, actor="gate", reason=verdict.why)
-    promoted = verdict.promoted and not config.dry_run
+        share = _share(this)
+        if not verdict.promoted:
+            refuse(store, ref, actor="gate", reason=verdict.why)
+        elif share:
+            settings = CanaryConfig(share=share, max_duels=config.canary_votes)
+            canary = start_canary(store, ref, settings, actor="gate").id
+            why = why.replace("promoted:", "passed the gate:", 1)
+            why += f"; {ref} now answers {share:.0%} of the conversations until live votes decide"
+        else:
+            promoted = promote(store, ref, actor="gate", reason=verdict.why).status == "promoted"
     return Improved(
         promoted=promoted,
-        why=verdict.why + (" (dry run: nothing was registered)" if config.dry_run else ""),
+        why=why,
         model=config.model,
-        incumbent=incumbent.name,
-        version=ref if promoted else incumbent.name,
+        incumbent=this.incumbent.name,
+        version=ref if promoted else this.incumbent.name,
         candidate=ref,
-        method=method,
-        votes=votes.manifest.metrics,
+        method=this.method,
+        votes=this.votes.manifest.metrics,
         gate=rows,
         candidate_path=str(candidate.path),
-        preferences_path=str(votes.path),
+        preferences_path=str(this.votes.path),
         run=run,
+        canary=canary,
+        missing_votes=_missing_votes(this, verdict),
+        votes_used=used,
+        protocol=digest,
     )
+
+
+def _missing_votes(this: _Round, verdict: Verdict) -> int | None:
+    """Votes in all that the missing held-out ones amount to, at this round's split."""
+    if verdict.missing is None:
+        return None
+    return round(verdict.missing / max(this.config.heldout_fraction, 0.01))

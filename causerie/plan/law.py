@@ -268,9 +268,10 @@ def _refine(
 def _solve(matrix: Floats, right: Floats) -> Floats:
     """Solution of a small symmetric system; the least-squares one where it is singular."""
     try:
-        return np.linalg.solve(matrix, right)
+        found = np.linalg.solve(matrix, right)
     except np.linalg.LinAlgError:
-        return np.linalg.lstsq(matrix, right, rcond=None)[0]
+        found = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    return np.asarray(found, dtype=np.float64)
 
 
 def _percentiles(values: Floats, level: float) -> tuple[float, float]:

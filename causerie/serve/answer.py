@@ -90,6 +90,7 @@ async def chat_stream(
     messages: Sequence[Mapping[str, Any]],
     params: AnswerParams,
     meter: Meter | None = None,
+    begun: Sequence[int] = (),
 ) -> AsyncGenerator[ChatDelta, None]:
     """The assistant's next answer in a conversation, as it grows.
 
@@ -102,6 +103,7 @@ async def chat_stream(
         messages: `{"role", "content"}` in order.
         params: how to draw.
         meter: counts the request; its `key_id` also keeps callers' cached prompts apart. None counts nothing.
+        begun: token ids of the answer so far, to go on with one that was cut.
 
     Raises:
         CauserieError: CAU-6003 for an unknown model, CAU-6005 for one that cannot chat, CAU-1204 for a malformed
@@ -111,6 +113,7 @@ async def chat_stream(
     async with pool.lease(model) as served:
         chat = served.need_chat()
         prompt = await off_loop(chat.prompt, messages, size=sum(len(str(m.get("content"))) for m in messages))
+        prompt = [*prompt, *begun]
         meter = meter or Meter(None, "chat", None)
         most = sampling_for(served, len(prompt), params, chat.stop_ids).max_tokens
         salt = meter.key_id or ""

@@ -3,6 +3,7 @@
 from causerie.store.errors import ERRORS
 from causerie.store.ids import check_text, new_id, now
 from causerie.store.schema import (
+    accounts,
     api_keys,
     audit,
     canaries,
@@ -11,6 +12,7 @@ from causerie.store.schema import (
     messages,
     metadata,
     objects,
+    sessions,
     signals,
     usage,
     users,
@@ -21,6 +23,7 @@ from causerie.store.store import Store, open_store
 __all__ = [
     "ERRORS",
     "Store",
+    "accounts",
     "api_keys",
     "audit",
     "canaries",
@@ -33,6 +36,7 @@ __all__ = [
     "now",
     "objects",
     "open_store",
+    "sessions",
     "signals",
     "usage",
     "users",

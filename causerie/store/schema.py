@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy import UniqueConstraint as Unique
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The migration that this schema corresponds to."""
 
 metadata = MetaData(
@@ -34,6 +34,30 @@ users = Table(
     Column("erased", Double),
 )
 """People: a pseudonym and a role, nothing else about them. `erased` is the tombstone of an erasure."""
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("user", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("password", Text),
+    Column("subject", Text, unique=True),
+    Column("daily_tokens", BigInteger),
+    Column("disabled", Double),
+    Column("created", Double, nullable=False),
+)
+"""How people sign in: a name with an argon2 hash, or the subject of an identity provider (`issuer|sub`)."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("user", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Index(None, "user"),
+)
+"""Signed-in browsers, by digest of their cookie."""
 
 api_keys = Table(
     "api_keys",
@@ -60,9 +84,12 @@ conversations = Table(
     Column("created", Double, nullable=False),
     Column("updated", Double, nullable=False),
     Column("deleted", Double),
+    Column("pinned", Double),
+    Column("folder", Text),
+    Column("settings", JSON(none_as_null=True)),
     Index(None, "user"),
 )
-"""Conversations of the page; `model` is the registry name last used."""
+"""Conversations of the page; `model` is the registry name last used, `settings` the system prompt and sampling."""
 
 messages = Table(
     "messages",
@@ -74,9 +101,13 @@ messages = Table(
     Column("content", Text, nullable=False),
     Column("exposure_id", Text),
     Column("created", Double, nullable=False),
+    Column("attachments", JSON(none_as_null=True)),
     Index(None, "conversation"),
 )
-"""Messages form a tree by `parent`: a regenerated answer or an edited question begins a branch."""
+"""Messages form a tree by `parent`: a regenerated answer or an edited question begins a branch.
+
+`attachments` are the texts of files sent with a question: `[{"name", "text"}]`.
+"""
 
 exposures = Table(
     "exposures",

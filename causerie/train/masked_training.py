@@ -117,9 +117,8 @@ def _evaluate(
     model: Transformer, val: Rows, config: PretrainConfig, shards: Artifact, tokenizer: Tokenizer, step: int
 ) -> dict[str, Any]:
     figures = masked_validation(model, val, config)
-    say(
-        f"step {step}: {figures['val_masked_loss']:.3f} nats per hidden token, {figures['val_masked_accuracy']:.1%} right"
-    )
+    loss, right = figures["val_masked_loss"], figures["val_masked_accuracy"]
+    say(f"step {step}: {loss:.3f} nats per hidden token, {right:.1%} right")
     return dict(figures)
 
 

@@ -2,7 +2,8 @@
 
 Convention, printed wherever a share is: training FLOPs per token are 6 × the parameters that are multiplied (output
 projection in, embedding lookup out) + 12 · layers · heads · head_dim · T, causal attention not halved (PaLM,
-appendix B, arXiv:2204.02311); the peak of a CPU is measured on the spot, that of a known GPU is its data sheet's dense bf16 figure.
+appendix B, arXiv:2204.02311); the peak of a CPU is measured on the spot, that of a known GPU is its data sheet's dense
+bf16 figure.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Sources: the horizon is Chinchilla's 20 tokens a parameter (arXiv:2203.15556); the batch grows with the horizon to the
 power 0.383 from 2^19 tokens at 1.3 B (fitted by nanochat on its miniseries), held to at least 1,500 updates a run,
-which matters for small models; learning rates grow with the square root of the batch and fall with the square root of the
-width, and beyond 2.6 B tokens with the horizon to the power 0.3 (Marin's Delphi runs needed that to extrapolate).
+which matters for small models; learning rates grow with the square root of the batch and fall with the square root of
+the width, and beyond 2.6 B tokens with the horizon to the power 0.3 (Marin's Delphi runs needed that to extrapolate).
+The batch and horizon laws are taken over, not yet measured here.
 """
 
 from __future__ import annotations

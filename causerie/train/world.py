@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from causerie.core import CauserieError, say
 
 LOST_PEER_STATUS = 76
 """Exit status of a process whose peers are gone: start the job again, it goes on from its checkpoint."""
+LINGER_SECONDS = 0.3
+"""The first process holds the meeting place and leaves last: a gloo process that finds it gone may abort."""
 TIMEOUT_SECONDS = {"cpu": 120.0, "cuda": 600.0}
 
 
@@ -105,6 +108,9 @@ def open_world(device: torch.device, tensor: int = 1) -> Iterator[World]:
     dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
     try:
         yield World(rank, size, device, tensor)
+        dist.barrier()
+        if rank == 0:
+            time.sleep(LINGER_SECONDS)
     except RuntimeError as error:  # what collectives raise; leaving in the usual way would abort in their destructors
         say(f"rank {rank}: a peer is gone or hangs, leaving ({str(error).splitlines()[0][:160]})")
         sys.stderr.flush()

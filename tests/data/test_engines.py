@@ -128,13 +128,15 @@ def test_datatrove_gives_the_same_bytes_as_local_workers(folder: Path, tmp_path:
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     """Slow: a process that builds and packs is killed four times, then left to end."""
+    begun = time.monotonic()
     assert start(sys.executable, tmp_path, folder, "local", tmp_path / "whole").wait(250) == 0
+    whole = time.monotonic() - begun
     chance = random.Random(time.time_ns())
     kills = 0
     for _ in range(4):
         process = start(sys.executable, tmp_path, folder, "local", tmp_path / "killed")
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(1.0, 5.0))
+            process.wait(chance.uniform(0.2, 0.7) * whole)
         kills += process.poll() is None
         process.kill()
         process.wait()

@@ -85,7 +85,8 @@ def test_a_tree_sum_of_a_stream_is_the_fixed_tree() -> None:
         assert torch.equal(stream.result()[0], fixed_tree(values[:count], torch.add))
     halves = [fixed_tree(values[:4], torch.add), fixed_tree(values[4:], torch.add)]
     assert torch.equal(fixed_tree(halves, torch.add), fixed_tree(values, torch.add))
-    assert not torch.equal(fixed_tree(values, torch.add), sum(values[1:], values[0]))
+    uneven = [torch.tensor([1e8]), *([torch.tensor([3.0])] * 7)]
+    assert not torch.equal(fixed_tree(uneven, torch.add), sum(uneven[1:], uneven[0]))
 
 
 def test_work_that_does_not_divide_is_refused() -> None:
