@@ -12,7 +12,7 @@ class ServeConfig:
     models: tuple[str, ...] = ()
     """Registry names, versions (`name@2`) or folders; none serves every registered name that has a promoted version."""
     host: str = "127.0.0.1"
-    """Address to listen on; the page is offered on the loopback address only."""
+    """Address to listen on; elsewhere than on the loopback address the page needs `sign_in`."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     require_keys: bool = False
@@ -21,3 +21,9 @@ class ServeConfig:
     """Processor threads of each engine; 0 lets the engine choose by the size of its model."""
     cache_mb: int = 512
     """Memory of each engine for its key-value cache, in MiB."""
+    sign_in: bool = False
+    """Ask people to sign in; without it the page is for the one person on this computer."""
+    oidc_issuer: str = ""
+    """Address of an OpenID Connect provider that people may sign in with, beside passwords."""
+    oidc_client: str = ""
+    """This server's client id there; its secret is read from CAUSERIE_OIDC_SECRET."""

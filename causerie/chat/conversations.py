@@ -143,16 +143,19 @@ class Book:
         rows = self._message_rows(conversation_id)
         said = self._signals([row.exposure_id for row in rows if row.exposure_id])
         by_id = {row.id: row for row in rows}
-        found: ChatMessages = []
+        way: list[tuple[Row[Any], str]] = []
         while message_id is not None:
             if message_id not in by_id:
                 raise not_found("message", message_id)
             row = by_id.pop(message_id)
             edited = _edited(said.get(row.exposure_id, ()))
-            content = row.content if edited is None else edited
-            found.append({"role": row.role, "content": with_files(content, row.attachments or ())})
+            way.append((row, row.content if edited is None else edited))
             message_id = row.parent
-        return found[::-1]
+        found, files = [], 0
+        for row, content in reversed(way):
+            found.append({"role": row.role, "content": with_files(content, row.attachments or (), files)})
+            files += len(row.attachments or ())
+        return found
 
     def siblings(self, message_id: str) -> list[dict[str, Any]]:
         """The other answers to the question that an answer answers."""

@@ -17,6 +17,11 @@ ERRORS: Final = {
     "CAU-6109": "The built page is missing from the package.",
     "CAU-6110": "The server failed in a way that nobody foresaw; its log says how.",
     "CAU-6111": "There is no model to serve.",
+    "CAU-6112": "Nobody is signed in, or the name or password is wrong.",
+    "CAU-6113": "The person signed in may not do this.",
+    "CAU-6114": "Too many attempts, or today's tokens are used up.",
+    "CAU-6115": "A file could not be read.",
+    "CAU-6116": "The identity provider did not let the person in.",
 }
 """Codes raised by this room."""
 
@@ -30,6 +35,11 @@ STATUS: Final = {
     "CAU-6108": 500,
     "CAU-6109": 500,
     "CAU-6110": 500,
+    "CAU-6112": 401,
+    "CAU-6113": 403,
+    "CAU-6114": 429,
+    "CAU-6115": 422,
+    "CAU-6116": 502,
     "CAU-1304": 404,
     "CAU-5001": 404,
     "CAU-6003": 404,

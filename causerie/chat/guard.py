@@ -2,7 +2,8 @@
 
 The default is one person on the loopback address, without a login. What protects that person is that other web
 pages in the same browser are refused: by the Host header (a foreign name that resolves to 127.0.0.1), by Origin and
-Sec-Fetch-Site (a form or script on another page), and by accepting JSON bodies only.
+Sec-Fetch-Site (a form or script on another page), and by accepting only bodies that a form cannot send. The same rules
+protect signed-in people from forged requests, beside their cookie being `SameSite=Lax`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from causerie.core import CauserieError
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+BODIES: Final = ("application/json", "application/octet-stream")
+"""Kinds of bodies that are taken; a browser asks before it sends one of these to another site."""
 PAGE_HEADERS: Final = {
     "content-security-policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
@@ -84,7 +87,7 @@ def refusal(method: str, headers: Headers, hosts: frozenset[str]) -> str | None:
         return f"the request came from another origin ({origin})"
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    if has_body and kind != "application/json":
+    if has_body and kind not in BODIES:
         return f"the body must be application/json, not {kind or 'unnamed'}"
     return None
 

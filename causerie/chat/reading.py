@@ -78,9 +78,9 @@ def _unreadable(name: str, cause: str, fix: str) -> CauserieError:
     return CauserieError("CAU-6115", f"{name[:80]!r} was not read: {cause}", where="file", fix=fix)
 
 
-def with_files(question: str, files: Sequence[Mapping[str, Any]]) -> str:
-    """A question as the model reads it: the files first, numbered for citations."""
+def with_files(question: str, files: Sequence[Mapping[str, Any]], before: int = 0) -> str:
+    """A question as the model reads it: the files first, numbered for citations after the `before` earlier ones."""
     if not files:
         return question
-    parts = [f"[{number}] {file['name']}\n{file['text']}" for number, file in enumerate(files, 1)]
+    parts = [f"[{number}] {file['name']}\n{file['text']}" for number, file in enumerate(files, before + 1)]
     return "\n\n".join([*parts, question])

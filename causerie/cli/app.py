@@ -21,6 +21,7 @@ GROUPS = (
     ("tokenizer", "causerie.cli.tokenizer", "Train the byte-level BPE."),
     ("train", "causerie.cli.train", "Pretraining, SFT, DPO, KTO."),
     ("feedback", "causerie.cli.feedback", "What people said about answers."),
+    ("canary", "causerie.cli.canary", "Candidates on trial with a share of the conversations."),
     ("models", "causerie.cli.models", "Versions: list, show, import, export, promote, roll back, verify."),
     ("plan", "causerie.cli.plan", "Count, fit, predict before paying."),
     ("runs", "causerie.cli.runs", "What long work is doing or did."),

@@ -19,11 +19,14 @@ def _demo(config: DemoConfig, workspace: Path) -> Any:
 
 def _improve(config: ImproveConfig, workspace: Path) -> Any:
     from causerie.loop import improve as turn
+    from causerie.loop import keep_improving
 
-    return turn(config, workspace)
+    return keep_improving(config, workspace) if config.schedule else turn(config, workspace)
 
 
 def _verdict(result: Any) -> str:
+    if result is None:
+        return "no round was turned"
     return (
         f"{result.why}\n{result.model} is served by {result.version}; candidate: {result.candidate or 'not registered'}"
     )
@@ -39,5 +42,5 @@ improve = command_for(
     "One turn of the loop: feedback, candidate, gate, verdict.",
     positional=("model",),
     say=_verdict,
-    finding=lambda result: "" if result.promoted else "the incumbent stays",
+    finding=lambda result: "" if result is None or result.promoted or result.canary else "the incumbent stays",
 )

@@ -34,8 +34,16 @@ class FeedbackExportConfig:
     out: Path
     """The JSONL file to write."""
 
-    form: Literal["causerie", "pairs", "labels", "messages"] = "causerie"
-    """causerie: every record, to be imported again; pairs, labels, messages: rows as TRL reads them."""
+    form: Literal[
+        "causerie", "pairs", "labels", "messages",
+        "language-modeling", "prompt-only", "prompt-completion", "preference", "implicit-preference",
+        "unpaired-preference", "stepwise", "open-webui",
+    ] = "causerie"  # fmt: skip
+    """causerie: every record, to be imported again; pairs, labels, messages: training rows with weights and signal
+    ids; the dataset types of TRL by their names; open-webui: its feedback JSON."""
+
+    style: Literal["conversational", "standard"] = "conversational"
+    """TRL's types as message lists or as plain texts; conversations that plain texts cannot hold are counted."""
 
     include_without_consent: bool = False
     """Also write answers whose user did not agree to training (form "causerie" only)."""
@@ -62,6 +70,14 @@ class TrainingSetConfig:
 
     sources: tuple[str, ...] = ()
     """Only answers from these sources ("page", or an import's name); all when empty."""
+
+    do_not_train: Path | None = None
+    """List of what is never trained on, one entry a line: user:ID, conversation:ID, answer:ID, source:NAME, or
+    text:WORDS (prompts and answers that hold these words); # begins a comment."""
+
+    apart: tuple[Path, ...] = ()
+    """JSONL files of conversations or prompts kept for judging (guards, benchmarks): votes on the same questions are
+    left out."""
 
     regenerate_weight: float = 0.5
     """Weight of a kept-against-discarded pair: throwing an answer away says less than choosing."""

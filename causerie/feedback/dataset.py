@@ -19,7 +19,8 @@ from causerie.core import (
 )
 from causerie.feedback.config import TrainingSetConfig
 from causerie.feedback.derive import Derived, derive, split
-from causerie.feedback.standing import load_records, standing
+from causerie.feedback.excluded import read_excluded
+from causerie.feedback.standing import READ_PER_VOTE, load_records, standing
 from causerie.store import Store, open_store
 
 FILES: Final = ("pairs", "unpaired", "sft")
@@ -38,13 +39,14 @@ def training_set(config: TrainingSetConfig, workspace: Path, store: Store | None
         store: an open store to read; the workspace's own when not given.
 
     Raises:
-        CauserieError: CAU-1306 when no signal can be used.
+        CauserieError: CAU-1306 when no signal can be used, CAU-1307 for a bad do-not-train list.
     """
     if store is None:
         with open_store(workspace) as opened:
             return training_set(config, workspace, opened)
     records = standing(
-        load_records(store),
+        load_records(store, most_per_user=READ_PER_VOTE * config.max_per_user),
+        excluded=read_excluded(config.do_not_train, config.apart),
         max_per_user=config.max_per_user,
         max_imported=config.max_imported,
         sources=config.sources,
@@ -53,7 +55,8 @@ def training_set(config: TrainingSetConfig, workspace: Path, store: Store | None
     used = derived.signal_ids()
     if not used:
         raise _nothing(dict(records.left_out + derived.counts), len(records.signals))
-    people = {signal.user for signal in records.signals if signal.id in set(used)}
+    counted = set(used)
+    people = {signal.user for signal in records.signals if signal.id in counted}
     train, held_out = split(derived, config.held_out)
     metrics = _metrics(train, held_out, people=len(people), used=len(used), left_out=dict(records.left_out))
     return _write(config, workspace, train, held_out, used, metrics)
@@ -67,7 +70,8 @@ def _write(
     used: list[str],
     metrics: dict[str, Any],
 ) -> Artifact:
-    settings = {name: value for name, value in asdict(config).items() if name not in ("out", "name")}
+    places = ("out", "name", "do_not_train", "apart")
+    settings = {name: value for name, value in asdict(config).items() if name not in places}
     settings = {**settings, "sources": sorted(config.sources)}
     sides = (("", train), ("heldout-", held_out))
     inputs = {"rows": sha256_json([[getattr(side, name) for name in FILES] for _, side in sides])}

@@ -11,5 +11,6 @@ ERRORS: Final = {
     "CAU-1304": "No such signal.",
     "CAU-1305": "A feedback file cannot be read, or holds nothing that can be imported.",
     "CAU-1306": "There is no usable feedback to train on.",
+    "CAU-1307": "A do-not-train list, or a file of questions kept apart, cannot be read.",
 }
 """Codes raised by this room and what each means."""

@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from causerie.core import sha256_json
+from causerie.feedback.excluded import Excluded
 from causerie.feedback.records import Exposure, Signal, exposure_from_row, signal_from_row
 from causerie.store import Store, exposures, signals, users
+
+READ_PER_VOTE: Final = 5
+"""Signals of a user that are read for each that may count: changed and withdrawn ones are among them."""
 
 ERASED: Final = select(users.c.id).where(users.c.erased.is_not(None))
 """Query for the ids of users who were erased."""
@@ -26,15 +30,21 @@ class Records:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def load_records(store: Store, *, unjudged: bool = False) -> Records:
+def load_records(store: Store, *, unjudged: bool = False, most_per_user: int = 0) -> Records:
     """Signals, oldest first, with the answers they speak of; erased users' rows are not among them.
 
     Args:
         store: the store.
         unjudged: also load answers that nobody said anything about.
+        most_per_user: read only so many signals of one user, the newest (imported ones aside), so that a flood of
+            votes costs neither memory nor time; what was passed over is counted in `left_out`. 0 reads all.
     """
     gone = {row.id for row in store.read(select(exposures.c.id).where(exposures.c.user.in_(ERASED)))}
     query = select(signals).where(signals.c.user.not_in(ERASED)).order_by(signals.c.created, signals.c.id)
+    passed_over = _passed_over(store, most_per_user) if most_per_user else {}
+    for user, since in passed_over.items():
+        after = (signals.c.created > since[0]) | ((signals.c.created == since[0]) & (signals.c.id >= since[1]))
+        query = query.where((signals.c.user != user) | signals.c.kind.startswith("imported_") | after)
     rows = [row for row in store.read(query) if row.exposure_id not in gone]
     said = [signal_from_row(row._asdict()) for row in rows]
     judged = sorted({name for signal in said for name in (signal.exposure_id, *signal.others)})
@@ -42,16 +52,38 @@ def load_records(store: Store, *, unjudged: bool = False) -> Records:
     queries = [select(exposures).where(exposures.c.id.in_(part)) for part in parts]
     found = [row for query in ([select(exposures)] if unjudged else queries) for row in store.read(query)]
     shown = {row.id: exposure_from_row(row._asdict()) for row in found if row.id not in gone}
-    return Records(shown, [signal for signal in said if signal.exposure_id in shown])
+    over = Counter({"over_user_cap": sum(count for *_, count in passed_over.values())}) if passed_over else Counter()
+    return Records(shown, [signal for signal in said if signal.exposure_id in shown], over)
 
 
-def standing(records: Records, *, max_per_user: int = 0, max_imported: int = 0, sources: Iterable[str] = ()) -> Records:
+def _passed_over(store: Store, most: int) -> dict[str, tuple[float, str, int]]:
+    """For each user with more signals than `most`: where the newest ones begin, and how many lie before."""
+    own = ~signals.c.kind.startswith("imported_")
+    counted = select(signals.c.user, func.count().label("said")).where(own).group_by(signals.c.user)
+    found = {}
+    for row in store.read(counted.having(func.count() > most)):
+        newest = select(signals.c.created, signals.c.id).where(own, signals.c.user == row.user)
+        first = store.read(newest.order_by(signals.c.created.desc(), signals.c.id.desc()).offset(most - 1).limit(1))[0]
+        found[row.user] = (first.created, first.id, row.said - most)
+    return found
+
+
+def standing(
+    records: Records,
+    *,
+    max_per_user: int = 0,
+    max_imported: int = 0,
+    sources: Iterable[str] = (),
+    excluded: Excluded | None = None,
+) -> Records:
     """The records with only the signals that may be trained on; `left_out` says how many fell to which rule."""
     result = Records(records.exposures, [], Counter(records.left_out))
     wanted = set(sources)
     last: dict[tuple[str, str, str], Signal] = {}
     for signal in records.signals:
         reason = _why_not(signal, records.exposures, wanted)
+        if not reason and excluded is not None:
+            reason = excluded.why(records.exposures[signal.exposure_id], signal.user, signal.others)
         if reason:
             result.left_out[reason] += 1
             continue

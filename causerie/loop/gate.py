@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-
 POWER_FACTOR: Final = 1 + 0.8416 / 1.96
 """1 + z(0.80) / z(0.975)."""
 

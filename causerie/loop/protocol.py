@@ -46,27 +46,33 @@ def rules(config: ImproveConfig, suites: Sequence[str], promise: str) -> list[Ru
         suites: suites that will be run.
         promise: the suite that the round is judged by: "preference" or "votes".
     """
+    pressed, praise, refusal = config.sycophancy_margin, config.flattery_margin, config.refusal_margin
     found = [
         Rule("preference", "margin_per_token", "preference for what people chose (nats per token)"),
         Rule("votes", "agreement", "agreement with people's thumbs (nats per token)"),
         Rule("preference", "accuracy_per_token", "share of held-out choices ranked as people did"),
-        Rule("preference", "longer_wins", "share of held-out choices ranked as people did by length alone"),
-        Rule("answer_loss", "nats_per_token", "loss on held-out human answers (nats per token)", "guard", ceiling=config.loss_margin),
-        Rule("sycophancy", "agrees_with_wrong", "share of wrong claims of the user agreed with", "guard", ceiling=config.sycophancy_margin),
-        Rule("sycophancy", "flipped", "share of right answers given up when the user doubts them", "guard", ceiling=config.sycophancy_margin),
-        Rule("sycophancy", "flattery", "share of answers that praise the user", "guard", ceiling=config.flattery_margin),
-        Rule("over_refusal", "refused", "share of harmless questions refused", "guard", ceiling=config.refusal_margin),
+        Rule("preference", "longer_wins", "the same by length alone"),
+        _guard("answer_loss", "nats_per_token", "loss on held-out human answers (nats per token)", config.loss_margin),
+        _guard("sycophancy", "agrees_with_wrong", "share of the user's wrong claims agreed with", pressed, True),
+        _guard("sycophancy", "flipped", "share of right answers given up when the user doubts", pressed, True),
+        _guard("sycophancy", "flattery", "share of answers that praise the user", praise, True),
+        _guard("over_refusal", "refused", "share of harmless questions refused", refusal, True),
         Rule("ending", "ended", "share of answers that end by themselves", "guard", floor=-config.ending_margin),
-        Rule("ending", "empty", "share of empty answers", "guard", ceiling=config.empty_margin),
+        _guard("ending", "empty", "share of empty answers", config.empty_margin),
         Rule("ending", "answer_tokens", "answer length (tokens)", "guard", by_value=True, factor=config.length_factor),
-    ]  # fmt: skip
+    ]
     ordered = sorted(found, key=lambda rule: rule.suite != promise) if promise == "votes" else found
-    return [_promised(rule, config) if (rule.suite, rule.metric) == PROMISES[promise] else rule
-            for rule in ordered if rule.suite in suites]  # fmt: skip
+    wanted = [rule for rule in ordered if rule.suite in suites]
+    return [_promised(rule, config) if (rule.suite, rule.metric) == PROMISES[promise] else rule for rule in wanted]
 
 
 PROMISES: Final = {"preference": ("preference", "margin_per_token"), "votes": ("votes", "agreement")}
 """Suite → the figure that a round can promise to raise."""
+
+
+def _guard(suite: str, metric: str, meaning: str, ceiling: float, by_value: bool = False) -> Rule:
+    """A figure that may grow by `ceiling` at most; by its value where a few dozen yes/no items are all there are."""
+    return Rule(suite, metric, meaning, "guard", ceiling=ceiling, by_value=by_value)
 
 
 def _promised(rule: Rule, config: ImproveConfig) -> Rule:

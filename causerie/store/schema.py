@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy import UniqueConstraint as Unique
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The migration that this schema corresponds to."""
 
 metadata = MetaData(
@@ -71,8 +71,13 @@ api_keys = Table(
     Column("project", Text),
     Column("created", Double, nullable=False),
     Column("revoked", Double),
+    Column("expires", Double),
+    Column("used", Double),
+    Column("limits", JSON(none_as_null=True)),
+    Index(None, "project"),
 )
-"""API keys, by digest: the key itself is shown once and never stored."""
+"""API keys, by digest: the key itself is shown once and never stored. `used` is the last use, to the minute; `limits`
+the key's quotas."""
 
 conversations = Table(
     "conversations",
@@ -230,9 +235,13 @@ usage = Table(
     Column("ttft", Double),
     Column("finish", Text),
     Column("status", Integer, nullable=False),
+    Column("project", Text),
+    Column("cached_tokens", BigInteger),
+    Column("price", Text),
     Index(None, "time"),
 )
-"""One row per request served: tokens, seconds to the first token (`ttft`) and to the last (`latency`)."""
+"""One row per request served: tokens, seconds to the first token (`ttft`) and to the last (`latency`), and the id of
+the price version it is charged by."""
 
 objects = Table(
     "objects",

@@ -7,6 +7,7 @@ from pathlib import Path
 from causerie.evals import Compared, Difference, EvalReport, Figure, Interval
 from causerie.loop.config import ImproveConfig
 from causerie.loop.gate import GateRow
+from causerie.loop.protocol import rules
 from causerie.loop.rows import gate_rows
 
 MEASURED = {
@@ -19,7 +20,7 @@ MEASURED = {
 }
 
 
-def rows(measured: dict) -> dict[str, GateRow]:
+def rows(measured: dict, promise: str = "preference") -> dict[str, GateRow]:
     figures, others, compared = [], [], []
     for (suite, metric), (incumbent, candidate, low, high, items) in measured.items():
         for into, value in ((figures, candidate), (others, incumbent)):
@@ -27,18 +28,19 @@ def rows(measured: dict) -> dict[str, GateRow]:
         difference = Difference(candidate - incumbent, low, high, 0.5, items)
         compared.append(Compared(suite, metric, "higher", difference, 0.5, 0))
     report = EvalReport(Path(), "a", "b", tuple(figures), tuple(others), tuple(compared), {})
-    return {row.metric: row for row in gate_rows(report, ImproveConfig(model="demo"))}
+    registered = rules(ImproveConfig(model="demo"), {suite for suite, _ in measured}, promise)
+    return {row.metric: row for row in gate_rows(report, registered)}
 
 
 def test_one_lonely_thumb_is_shown_but_does_not_judge_the_round() -> None:
     found = rows(MEASURED)
     assert found["margin_per_token"].promise
     assert not found["agreement"].promise
-    assert found["agreement"].passed
+    assert found["agreement"].floor is None
 
 
 def test_thumbs_judge_the_round_where_there_are_more_of_them() -> None:
-    found = rows({**MEASURED, ("votes", "agreement"): (-2.0, -1.9, 0.05, 0.15, 90)})
+    found = rows({**MEASURED, ("votes", "agreement"): (-2.0, -1.9, 0.05, 0.15, 90)}, "votes")
     assert found["agreement"].promise
     assert not found["margin_per_token"].promise
 
