@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 DAY: Final = 86_400
 AUDIT_ROWS: Final = 100
-SCOPES: Final = ("inference", "platform", "admin", "*")
 
+Scope = Literal["inference", "platform", "admin", "*"]
 Role = Literal["admin", "member"]
 
 
@@ -51,9 +51,7 @@ class NewKey(Strict):
     """POST /api/admin/keys."""
 
     name: Annotated[Name, StringConstraints(max_length=80)]
-    scopes: Annotated[list[Literal["inference", "platform", "admin", "*"]], Field(min_length=1, max_length=4)] = [
-        "inference"
-    ]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4, default_factory=lambda: ["inference"])]
 
 
 def routes() -> list[Route]:

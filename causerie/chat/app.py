@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,21 +20,19 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from causerie.chat import endpoints
-from causerie.chat.conversations import Book, ChatMessages
+from causerie.chat import admin, endpoints, signin
+from causerie.chat.conversations import ChatMessages
 from causerie.chat.errors import status_of
 from causerie.chat.guard import LOOPBACK, SameOrigin
 from causerie.chat.improve import COMMAND, Improver
-from causerie.chat.shapes import SamplingParams
+from causerie.chat.search import prepare_search
+from causerie.chat.signin import Door, WhoIsIt
 from causerie.chat.turns import Draft, Turn, Turns
 from causerie.chat.versions import let_answer
 from causerie.chat.votes import record_answers
 from causerie.core import CauserieError
 from causerie.serve import AnswerParams, ChatDelta, EnginePool, Meter, chat_stream, create_app
 from causerie.store import Store
-
-LOCAL_USER: Final = "local"
-"""The one user of a server without sign-in."""
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
@@ -46,9 +46,11 @@ class ChatContext:
     workspace: Path
     store: Store
     pool: EnginePool
-    book: Book
     turns: Turns
     improver: Improver
+    door: Door
+    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    """How many files are read at once."""
 
 
 def page_folder() -> Path:
@@ -77,6 +79,7 @@ def create_chat_app(
     keys_required: bool = False,
     improve_command: Sequence[str] = COMMAND,
     lifespans: Sequence[Lifespan] = (),
+    door: Door | None = None,
 ) -> Starlette:
     """The page at `/`, its API at `/api/`, and the serve room's OpenAI-shaped routes beside them.
 
@@ -85,17 +88,19 @@ def create_chat_app(
         store: the open store; the caller closes it.
         pool: the served models; closed when the application ends.
         hosts: further host names that the page is reached by, besides the loopback ones.
-        keys_required: for the OpenAI-shaped routes; the page itself is for the one user on this machine.
+        keys_required: for the OpenAI-shaped routes; always so when people sign in.
         improve_command: how the program is called for `improve`.
         lifespans: what else to do around the server's life, such as loading the models.
+        door: how people sign in; None is single-user mode.
     """
-    context = make_context(workspace, store, pool, improve_command)
+    context = make_context(workspace, store, pool, improve_command, door or Door(None))
+    several = context.door.accounts is not None
     app = create_app(
         pool,
         store=store,
-        keys_required=keys_required,
+        keys_required=keys_required or several,
         hosts=hosts,
-        routes=_routes(context, (*LOOPBACK, *hosts)),
+        routes=_routes(context, () if several else (*LOOPBACK, *hosts)),
         lifespans=[*lifespans, _lifespan(context)],
         workspace=workspace,
     )
@@ -103,28 +108,35 @@ def create_chat_app(
     return app
 
 
-def make_context(workspace: Path, store: Store, pool: EnginePool, improve_command: Sequence[str]) -> ChatContext:
+def make_context(
+    workspace: Path, store: Store, pool: EnginePool, improve_command: Sequence[str], door: Door
+) -> ChatContext:
     """Everything the endpoints need, wired together."""
 
     async def on_promoted(version: str) -> None:
         await let_answer(store, workspace, pool, version)
 
-    def answer(model: str, prompt: ChatMessages, params: SamplingParams, seed: int) -> AsyncGenerator[ChatDelta, None]:
-        drawn = AnswerParams(**params.model_dump(), seed=seed)
-        return chat_stream(pool, model, prompt, drawn, Meter(store, "/api/chat", None))
+    def answer(turn: Turn, draft: Draft, prompt: ChatMessages) -> AsyncGenerator[ChatDelta, None]:
+        drawn = AnswerParams(**{**draft.params.model_dump(), "seed": draft.seed})
+        meter = Meter(store, "/api/chat", None if door.accounts is None else turn.user)
+        return chat_stream(pool, draft.model, prompt, drawn, meter, draft.token_ids[: draft.begun])
 
     def record(turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
-        return record_answers(store, LOCAL_USER, turn, prompt, drafts)
+        return record_answers(store, turn, prompt, drafts)
 
     improver = Improver(workspace, on_promoted, improve_command)
-    return ChatContext(workspace, store, pool, Book(store, LOCAL_USER), Turns(answer, record), improver)
+    return ChatContext(workspace, store, pool, Turns(answer, record), improver, door)
 
 
 def _routes(context: ChatContext, hosts: Iterable[str]) -> list[BaseRoute]:
     guard = [Middleware(SameOrigin, hosts=tuple(hosts))]
     folder = page_folder()
     handlers: Any = {CauserieError: _known_error, HTTPException: _http_error, Exception: _unknown_error}
-    page_api = Starlette(routes=endpoints.routes(), exception_handlers=handlers, middleware=guard)
+    table = [*endpoints.routes(), *signin.routes(), *admin.routes()]
+    if context.door.provider is not None:
+        table += context.door.provider.routes()
+    who = Middleware(WhoIsIt, door=context.door)
+    page_api = Starlette(routes=table, exception_handlers=handlers, middleware=[*guard, who])
     page_api.state.chat = context
 
     def file(name: str) -> Route:
@@ -144,6 +156,7 @@ def _routes(context: ChatContext, hosts: Iterable[str]) -> list[BaseRoute]:
 def _lifespan(context: ChatContext) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await run_in_threadpool(prepare_search, context.store, fresh=True)
         yield
         await context.turns.close()
         await context.improver.close()

@@ -54,15 +54,15 @@ def from_docx(content: bytes) -> Iterator[str]:
 
     for block in Document(io.BytesIO(content)).iter_inner_content():
         if isinstance(block, Paragraph) and block.text.strip():
-            mark = "#" * int(block.style.name[-1]) + " " if _is_heading(block) else ""
-            yield mark + block.text
+            yield "#" * _level(block) + " " * bool(_level(block)) + block.text
         elif isinstance(block, Table):
             yield _table([cell.text for cell in row.cells] for row in block.rows)
 
 
-def _is_heading(paragraph: object) -> bool:
+def _level(paragraph: object) -> int:
+    """Of a heading, 1 to 9; 0 for other paragraphs."""
     name = getattr(getattr(paragraph, "style", None), "name", "") or ""
-    return name.startswith("Heading ") and name[-1].isdigit()
+    return int(name[-1]) if name.startswith("Heading ") and name[-1].isdigit() else 0
 
 
 def from_pptx(content: bytes) -> Iterator[str]:

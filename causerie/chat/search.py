@@ -1,15 +1,16 @@
 """Full-text search over one's conversations: FTS5 where the database is SQLite, plain matching elsewhere.
 
-The index is derived: triggers keep it in step with the messages, deleting or blanking a message removes its words
-(`secure-delete`), and dropping it loses nothing. Accents and case do not matter: `elephant` finds `Éléphant`.
+The index is derived: triggers keep it in step with the messages, and dropping it loses nothing. Deleting or blanking a
+message removes its words: at once from SQLite 3.42 on (`secure-delete`), before it at the next start, which fills anew. Accents and case do not matter: `elephant` finds `Éléphant`.
 """
 
 from __future__ import annotations
 
 import re
+import sqlite3
 from typing import Any, Final
 
-from sqlalchemy import Text, bindparam, column, func, select, text
+from sqlalchemy import Text, bindparam, column, func, literal_column, select, text
 
 from causerie.store import Store, conversations, messages
 
@@ -30,15 +31,23 @@ _INDEX: Final = (
 )
 
 
-def prepare_search(store: Store) -> bool:
-    """Make the index when it is not there, and fill it; False where the database has none (matching is slower)."""
+def prepare_search(store: Store, *, fresh: bool = False) -> bool:
+    """Make the index when it is not there, and fill it; False where the database has none (matching is slower).
+
+    Args:
+        store: the store.
+        fresh: fill it again although it is there (VACUUM may have renumbered the rows).
+    """
     if store.engine.dialect.name != "sqlite":
         return False
     present = select(text("1")).select_from(text("sqlite_master")).where(text("name = 'message_words'"))
+    fill = text("INSERT INTO message_words(message_words) VALUES ('rebuild')")
     if store.first(present) is None:
-        fill = text("INSERT INTO message_words(message_words) VALUES ('rebuild')")
-        erase = text("INSERT INTO message_words(message_words, rank) VALUES ('secure-delete', 1)")
-        store.write(*(text(statement) for statement in _INDEX), erase, fill)
+        erase = [text("INSERT INTO message_words(message_words, rank) VALUES ('secure-delete', 1)")]
+        old = sqlite3.sqlite_version_info < (3, 42)
+        store.write(*(text(statement) for statement in _INDEX), *([] if old else erase), fill)
+    elif fresh:
+        store.write(fill)
     return True
 
 
@@ -75,7 +84,7 @@ def _matching(store: Store, words: list[str]) -> Any:
     if prepare_search(store):
         quoted = " ".join(f'"{word}"' for word in words) + "*"
         ids = text("SELECT rowid FROM message_words WHERE message_words MATCH :words").columns(column("rowid"))
-        return text("messages.rowid").in_(ids.bindparams(bindparam("words", quoted, Text)))
+        return literal_column("messages.rowid").in_(ids.bindparams(bindparam("words", quoted, Text)))
     return func.lower(messages.c.content).contains(words[0].lower(), autoescape=True)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
 
+from causerie.chat.accounts import Accounts
 from causerie.chat.app import Lifespan, create_chat_app
 from causerie.chat.config import ServeConfig
+from causerie.chat.errors import invalid
 from causerie.chat.guard import LOOPBACK
+from causerie.chat.signin import Door
 from causerie.core import CauserieError, say
 from causerie.hub import ResolvedModel, list_versions, resolve
 from causerie.infer import EngineConfig
@@ -29,13 +33,32 @@ def serve_page(config: ServeConfig, workspace: Path) -> None:
         found = models_to_serve(config, workspace, store)
         pool = EnginePool(config=EngineConfig(threads=config.threads or None, cache_mb=config.cache_mb))
         load = [_loading(pool, found)]
-        if config.host in LOOPBACK:
-            app = create_chat_app(workspace, store, pool, keys_required=config.require_keys, lifespans=load)
+        door = make_door(config, store)
+        if config.host in LOOPBACK or door.accounts is not None:
+            app = create_chat_app(workspace, store, pool, keys_required=config.require_keys, lifespans=load, door=door)
         else:
-            app = create_app(
-                pool, store=store, keys_required=config.require_keys, lifespans=load, workspace=workspace
-            )
-        run_server(app, config.host, config.port, on_ready=lambda url: _announce(url, found, config))
+            app = create_app(pool, store=store, keys_required=config.require_keys, lifespans=load, workspace=workspace)
+        run_server(app, config.host, config.port, on_ready=lambda url: _announce(url, found, config, door))
+
+
+def make_door(config: ServeConfig, store: Store) -> Door:
+    """How people sign in, by the configuration.
+
+    Raises:
+        CauserieError: CAU-6101 when an identity provider is named without its client, or without `sign_in`.
+    """
+    if not config.sign_in:
+        if config.oidc_issuer:
+            raise invalid("--oidc-issuer needs --sign-in", "oidc_issuer")
+        return Door(None)
+    accounts = Accounts(store)
+    if not config.oidc_issuer:
+        return Door(accounts)
+    from causerie.chat.oidc import Provider
+
+    if not config.oidc_client:
+        raise invalid("--oidc-issuer needs --oidc-client", "oidc_client")
+    return Door(accounts, Provider(config.oidc_issuer, config.oidc_client, os.environ.get("CAUSERIE_OIDC_SECRET", "")))
 
 
 def models_to_serve(config: ServeConfig, workspace: Path, store: Store) -> list[ResolvedModel]:
@@ -76,8 +99,10 @@ def _served_name(model: ResolvedModel, found: list[ResolvedModel]) -> str:
     return model.version.name if alone else model.version.ref
 
 
-def _announce(url: str, found: list[ResolvedModel], config: ServeConfig) -> None:
+def _announce(url: str, found: list[ResolvedModel], config: ServeConfig, door: Door) -> None:
     say(f"serving {', '.join(model.name for model in found)}")
-    if config.host in LOOPBACK:
+    if config.host in LOOPBACK or door.accounts is not None:
         say(f"page: {url}/")
+    if door.accounts is not None and door.accounts.code:
+        say(f"make the first admin's account at {url}/#/first/{door.accounts.code}")
     say(f"OpenAI-shaped API: {url}/v1")

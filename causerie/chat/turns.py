@@ -17,10 +17,11 @@ from typing import Final
 from starlette.concurrency import run_in_threadpool
 
 from causerie.chat.conversations import Book, ChatMessages
-from causerie.chat.errors import not_found
+from causerie.chat.errors import invalid, not_found
 from causerie.chat.shapes import ChatRequest, SamplingParams
 from causerie.chat.sse import EventLog
 from causerie.core import CauserieError
+from causerie.feedback import get_exposure
 from causerie.serve import ChatDelta, ServedVersion
 from causerie.store import new_id
 
@@ -30,13 +31,9 @@ TURNS_KEPT: Final = 64
 log = logging.getLogger("causerie.chat")
 
 
-Answering = Callable[[str, ChatMessages, SamplingParams, int], AsyncGenerator[ChatDelta, None]]
-"""Draws an answer: `(model, messages, params, seed)`; closing the generator stops the engine's request."""
-
-
 @dataclass
 class Draft:
-    """One answer under way."""
+    """One answer under way; one that goes on with a cut answer begins with its text and tokens (`begun` of them)."""
 
     message_id: str
     position: int
@@ -49,6 +46,7 @@ class Draft:
     version: ServedVersion | None = None
     finish: str | None = None
     error: CauserieError | None = None
+    begun: int = 0
 
 
 @dataclass
@@ -60,10 +58,14 @@ class Turn:
     question: str
     drafts: list[Draft]
     learn: bool
+    user: str
     events: EventLog = field(default_factory=EventLog)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     whole: asyncio.Task[None] | None = None
 
+
+Answering = Callable[[Turn, Draft, ChatMessages], AsyncGenerator[ChatDelta, None]]
+"""Draws an answer to messages; closing the generator stops the engine's request."""
 
 Recording = Callable[[Turn, ChatMessages, Sequence[Draft]], Sequence[str]]
 """Records what was shown: `(turn, prompt, drafts)` → the exposures' ids, in the drafts' order."""
@@ -92,7 +94,7 @@ class Turns:
             raise CauserieError(
                 "CAU-6105", "this conversation is being answered", where="conversation", fix="wait for it, or stop it"
             )
-        turn = Turn(new_id("turn"), request.conversation, "", _new_drafts(request), request.learn)
+        turn = Turn(new_id("turn"), request.conversation, "", _new_drafts(request), request.learn, book.user)
         self._turns[turn.id] = turn
         try:
             prompt = await run_in_threadpool(_ask, book, request, turn)
@@ -153,7 +155,9 @@ class Turns:
             turn.events.close()
 
     async def _draw(self, turn: Turn, draft: Draft, prompt: ChatMessages) -> None:
-        stream = self._answering(draft.model, prompt, draft.params, draft.seed)
+        if draft.text:
+            turn.events.emit("delta", message=draft.message_id, text=draft.text)
+        stream = self._answering(turn, draft, prompt)
         try:
             async for delta in stream:
                 draft.version = delta.version
@@ -191,15 +195,32 @@ class Turns:
 
 def _ask(book: Book, request: ChatRequest, turn: Turn) -> ChatMessages:
     """Save a new question, or check the old one; fills `turn.question` and returns the prompt."""
+    told: ChatMessages = [{"role": "system", "content": request.system}] if request.system.strip() else []
+    if request.continues is not None:
+        turn.question = _begin_again(book, request.continues, turn.drafts[0])
+        return [*told, *book.path(request.conversation, turn.question)]
     path = book.path(request.conversation, request.parent)
     if request.content is not None:
-        question = book.add(request.conversation, "user", request.content, parent=request.parent)
-        turn.question = question
-        return [*path, {"role": "user", "content": request.content}]
+        files = [file.model_dump() for file in request.attachments]
+        turn.question = book.add(
+            request.conversation, "user", request.content, parent=request.parent, attachments=files
+        )
+        return [*told, *book.path(request.conversation, turn.question)]
     if not path or path[-1]["role"] != "user":
         raise not_found("question", str(request.parent))
     turn.question = str(request.parent)
-    return path
+    return [*told, *path]
+
+
+def _begin_again(book: Book, message_id: str, draft: Draft) -> str:
+    """Let a draft begin with what a cut answer says; returns the question's id."""
+    message = book.message(message_id)
+    shown = get_exposure(book.store, message["exposure_id"]) if message["exposure_id"] else None
+    if shown is None or shown.finish not in ("length", "cancelled") or message["parent"] is None:
+        raise invalid("only an answer that was cut can go on", "continues")
+    draft.text, draft.begun = message["content"], len(shown.token_ids)
+    draft.token_ids, draft.log_probs = list(shown.token_ids), list(shown.log_probs)
+    return str(message["parent"])
 
 
 def _new_drafts(request: ChatRequest) -> list[Draft]:
@@ -208,9 +229,14 @@ def _new_drafts(request: ChatRequest) -> list[Draft]:
     chance = random.SystemRandom()
     positions = chance.sample(range(len(models)), len(models))
     return [
-        Draft(new_id("msg"), position, model, request.params, chance.randrange(2**31))
+        Draft(new_id("msg"), position, model, request.params, _seed(request.params, position, chance))
         for model, position in zip(models, positions, strict=True)
     ]
+
+
+def _seed(params: SamplingParams, position: int, chance: random.Random) -> int:
+    """The seed asked for (two drafts must differ all the same), else a fresh one."""
+    return chance.randrange(2**31) if params.seed is None else (params.seed + position) % 2**31
 
 
 def _failure(error: Exception) -> CauserieError:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from causerie.chat.conversations import SIDES, Book, ChatMessages
 from causerie.chat.errors import invalid
 from causerie.chat.shapes import Choice, Edit, Thumb
 from causerie.chat.turns import Draft, Turn
-from causerie.core import list_artifacts
-from causerie.feedback import Exposure, Signal, feedback_stats, record_exposure, record_signal
-from causerie.store import Store, exposures, new_id, signals
+from causerie.core import CauserieError, list_artifacts
+from causerie.feedback import Exposure, Signal, feedback_stats, get_exposure, record_exposure, record_signal
+from causerie.store import Store, exposures, new_id, now, signals
 
 WIN_RATE: Final = "60%"
 """The advantage that a round should be able to see; see `feedback.pairs_needed`."""
 
 
-def record_answers(store: Store, user: str, turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
+def record_answers(store: Store, turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
     """Record answers as shown, durably; returns the exposures' ids in the drafts' order.
 
     Drafts shown together share a group; their position is the order on the screen.
@@ -29,14 +30,14 @@ def record_answers(store: Store, user: str, turn: Turn, prompt: ChatMessages, dr
     group = new_id("grp") if len(drafts) > 1 else None
     records = [
         Exposure(
-            user=user,
+            user=turn.user,
             model=draft.version.name if draft.version else draft.model,
             version=draft.version.version if draft.version else None,
             version_key=draft.version.key if draft.version else "",
             chat_format=(draft.version.chat_format if draft.version else None) or "",
             prompt=tuple(prompt),
             text=draft.text,
-            sampling={**draft.params.model_dump(), "seed": draft.seed},
+            sampling={**draft.params.model_dump(), "seed": draft.seed, "begun": draft.begun},
             token_ids=tuple(map(int, draft.token_ids)),
             log_probs=tuple(map(float, draft.log_probs)),
             finish=draft.finish,
@@ -73,6 +74,32 @@ def record_judgement(book: Book, said: Thumb | Choice | Edit) -> dict[str, Any]:
     signal = Signal(exposure_id, book.user, said.kind, value, reasons, said.comment, said.id)
     new = record_signal(book.store, signal)
     return {"id": signal.id, "kind": signal.kind, "new": new}
+
+
+def record_kept(book: Book, message_id: str | None) -> None:
+    """Somebody goes on from an answer after asking again: the other answers were passed over, which is a weak signal.
+
+    Recorded once for each answer gone on from; two drafts, whose choice is asked for in words, do not count, nor do
+    answers that were drawn from another prompt.
+    """
+    if message_id is None:
+        return
+    kept = book.message(message_id)["exposure_id"]
+    own = get_exposure(book.store, kept) if kept else None
+    if own is None or own.group_id is not None:
+        return
+    others = [get_exposure(book.store, row["exposure_id"]) for row in book.siblings(message_id) if row["exposure_id"]]
+    alike = [one for one in others if one and one.group_id is None and one.prompt == own.prompt]
+    if alike:
+        value = {"discarded": sorted(one.id for one in alike)}
+        with contextlib.suppress(CauserieError):  # it was recorded before, with fewer or other answers beside it
+            record_signal(book.store, Signal(kept, book.user, "regenerate", value, id=f"sig_kept_{message_id}"[:64]))
+
+
+def withdraw_all(store: Store, user: str) -> int:
+    """Take back everything that somebody said; returns how much was still standing."""
+    mine = (signals.c.user == user) & signals.c.withdrawn.is_(None)
+    return store.write(update(signals).where(mine).values(withdrawn=now()))
 
 
 def _choice(store: Store, exposure_id: str, side: str) -> tuple[str, dict[str, Any]]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from causerie.core import sha256_json
 from causerie.feedback.excluded import Excluded
 from causerie.feedback.records import Exposure, Signal, exposure_from_row, signal_from_row
 from causerie.store import Store, exposures, signals, users
+
+_IMPORTED: Final = signals.c.kind.startswith("imported_")
 
 READ_PER_VOTE: Final = 5
 """Signals of a user that are read for each that may count: changed and withdrawn ones are among them."""
@@ -40,32 +42,39 @@ def load_records(store: Store, *, unjudged: bool = False, most_per_user: int = 0
             votes costs neither memory nor time; what was passed over is counted in `left_out`. 0 reads all.
     """
     gone = {row.id for row in store.read(select(exposures.c.id).where(exposures.c.user.in_(ERASED)))}
-    query = select(signals).where(signals.c.user.not_in(ERASED)).order_by(signals.c.created, signals.c.id)
-    passed_over = _passed_over(store, most_per_user) if most_per_user else {}
-    for user, since in passed_over.items():
-        after = (signals.c.created > since[0]) | ((signals.c.created == since[0]) & (signals.c.id >= since[1]))
-        query = query.where((signals.c.user != user) | signals.c.kind.startswith("imported_") | after)
-    rows = [row for row in store.read(query) if row.exposure_id not in gone]
+    rows = [row for row in store.read(_newest(most_per_user)) if row.exposure_id not in gone]
     said = [signal_from_row(row._asdict()) for row in rows]
     judged = sorted({name for signal in said for name in (signal.exposure_id, *signal.others)})
     parts = [judged[start : start + 500] for start in range(0, len(judged), 500)]
     queries = [select(exposures).where(exposures.c.id.in_(part)) for part in parts]
     found = [row for query in ([select(exposures)] if unjudged else queries) for row in store.read(query)]
     shown = {row.id: exposure_from_row(row._asdict()) for row in found if row.id not in gone}
-    over = Counter({"over_user_cap": sum(count for *_, count in passed_over.values())}) if passed_over else Counter()
+    passed_over = _passed_over(store, most_per_user)
+    over = Counter({"over_user_cap": passed_over} if passed_over else {})
     return Records(shown, [signal for signal in said if signal.exposure_id in shown], over)
 
 
-def _passed_over(store: Store, most: int) -> dict[str, tuple[float, str, int]]:
-    """For each user with more signals than `most`: where the newest ones begin, and how many lie before."""
-    own = ~signals.c.kind.startswith("imported_")
-    counted = select(signals.c.user, func.count().label("said")).where(own).group_by(signals.c.user)
-    found = {}
-    for row in store.read(counted.having(func.count() > most)):
-        newest = select(signals.c.created, signals.c.id).where(own, signals.c.user == row.user)
-        first = store.read(newest.order_by(signals.c.created.desc(), signals.c.id.desc()).offset(most - 1).limit(1))[0]
-        found[row.user] = (first.created, first.id, row.said - most)
-    return found
+def _newest(most: int) -> Select[Any]:
+    """Query for all signals, or for each user's newest `most` and all imported ones, oldest first."""
+    columns = [*signals.c]
+    if most:
+        newest = func.row_number().over(
+            partition_by=(signals.c.user, _IMPORTED), order_by=(signals.c.created.desc(), signals.c.id.desc())
+        )
+        ranked = select(*columns, newest.label("rank")).where(signals.c.user.not_in(ERASED)).subquery()
+        columns = [ranked.c[column.name] for column in signals.c]
+        kept = ranked.c.kind.startswith("imported_") | (ranked.c.rank <= most)
+        return select(*columns).where(kept).order_by(ranked.c.created, ranked.c.id)
+    return select(signals).where(signals.c.user.not_in(ERASED)).order_by(signals.c.created, signals.c.id)
+
+
+def _passed_over(store: Store, most: int) -> int:
+    """How many signals lie before their users' newest `most`."""
+    if not most:
+        return 0
+    said = func.count().label("said")
+    counted = select(said).where(~_IMPORTED, signals.c.user.not_in(ERASED)).group_by(signals.c.user)
+    return sum(row.said - most for row in store.read(counted.having(func.count() > most)))
 
 
 def standing(

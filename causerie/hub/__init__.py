@@ -1,6 +1,6 @@
 """The registry: named versions, lineage down to single votes, licences and notices, the audit chain. No torch."""
 
-from causerie.hub.audit import AuditReport, AuditRow, list_audit, record_audit, verify_audit
+from causerie.hub.audit import AuditReport, AuditRow, append_audit, audited, list_audit, record_audit, verify_audit
 from causerie.hub.card import model_card, write_card
 from causerie.hub.errors import ERRORS
 from causerie.hub.lineage import AnswerTrace, Lineage, lineage, render_lineage, trace_answer
@@ -34,6 +34,8 @@ __all__ = [
     "Status",
     "Verification",
     "Version",
+    "append_audit",
+    "audited",
     "combine_licences",
     "export_model",
     "get_version",

@@ -65,7 +65,7 @@ def record_audit(
         subject: what it was done to, such as "home@3".
         detail: plain JSON values worth keeping.
     """
-    return audited(store, lambda connection: append(connection, actor, action, subject, detail))
+    return audited(store, lambda connection: append_audit(connection, actor, action, subject, detail))
 
 
 def audited(store: Store, work: Callable[[Connection], T]) -> T:
@@ -80,7 +80,7 @@ def audited(store: Store, work: Callable[[Connection], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def append(
+def append_audit(
     connection: Connection, actor: str, action: str, subject: str, detail: Mapping[str, Any] | None = None
 ) -> AuditRow:
     """Append an entry within a transaction that is already open."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 from sqlalchemy import Connection, Select, func, insert, select, update
 
 from causerie.core import Artifact, CauserieError, sha256_file
-from causerie.hub.audit import append, audited
+from causerie.hub.audit import append_audit, audited
 from causerie.hub.suggest import unknown_model
 from causerie.hub.terms import combine_licences, combine_notices, inherited_notices
 from causerie.store import Store, check_text, new_id, now, versions
@@ -119,7 +119,7 @@ def register(
         )
         connection.execute(insert(versions).values(**_row(version)))
         detail = {"key": version.key, "manifest": manifest_digest, "licence": version.licence, "status": status}
-        append(connection, actor, "register", version.ref, detail)
+        append_audit(connection, actor, "register", version.ref, detail)
         return _promote(connection, version, actor, "at registration") if status == "promoted" else version
 
     return audited(store, work)
@@ -161,7 +161,7 @@ def rollback(store: Store, name: str, *, actor: str = "causerie", reason: str = 
                 "CAU-5005", f"{present.ref} is the first promoted version of {name}", where=name, fix="promote another"
             )
         _set(connection, present, status="refused")
-        append(connection, actor, "rollback", present.ref, {"to": before.ref, "reason": reason})
+        append_audit(connection, actor, "rollback", present.ref, {"to": before.ref, "reason": reason})
         return _promote(connection, before, actor, reason or f"rollback of {present.ref}")
 
     return audited(store, work)
@@ -195,7 +195,7 @@ def set_card(store: Store, ref: str, card: Mapping[str, Any], *, actor: str = "c
 
     def work(connection: Connection) -> Version:
         version = _numbered(connection, store, ref)
-        append(connection, actor, "card", version.ref, {"fields": sorted(card)})
+        append_audit(connection, actor, "card", version.ref, {"fields": sorted(card)})
         return _set(connection, version, card={**version.card, **card})
 
     return audited(store, work)
@@ -241,7 +241,7 @@ def _promote(connection: Connection, version: Version, actor: str, reason: str) 
     latest = connection.execute(select(func.max(versions.c.promoted)).where(versions.c.name == version.name)).scalar()
     moment = max(moment, (latest or 0.0) + 0.001)  # promotions have an order even within a millisecond
     detail = {"key": version.key, "instead_of": before.ref if before else None, "reason": reason}
-    append(connection, actor, "promote", version.ref, detail)
+    append_audit(connection, actor, "promote", version.ref, detail)
     return _set(connection, version, status="promoted", promoted=moment)
 
 
@@ -255,7 +255,7 @@ def _leave(store: Store, ref: str, status: Literal["retired", "refused"], actor:
                 where=ref,
                 fix="promote another or roll back first",
             )
-        append(connection, actor, status, version.ref, {"reason": reason})
+        append_audit(connection, actor, status, version.ref, {"reason": reason})
         return _set(connection, version, status=status, promoted=None)
 
     return audited(store, work)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from causerie.infer.adapters import Lanes
 from causerie.infer.int8 import Int8Linear, check_int8
-from causerie.model import Attend, Transformer
-from causerie.model.parts import MLP, Attention, RMSNorm, activate, rotate
+from causerie.model import MLP, Attend, Attention, RMSNorm, Transformer, activate, rotate
 
 Turn = tuple[Tensor, Tensor] | None
 

@@ -3,21 +3,26 @@
 from causerie.serve.answer import AnswerParams, ChatDelta, Usage, chat_stream
 from causerie.serve.app import create_app
 from causerie.serve.errors import ERRORS, ApiError, as_api_error
-from causerie.serve.keys import create_key, revoke_key
-from causerie.serve.limits import Gate
+from causerie.serve.gate import Asking, Gate
+from causerie.serve.keys import Principal, create_key, revoke_key
 from causerie.serve.metering import Meter
 from causerie.serve.pool import EngineLike, EnginePool, Served, ServedVersion
+from causerie.serve.quota import Limits
+from causerie.serve.scopes import role_scopes
 from causerie.serve.server import Server, run_server
 
 __all__ = [
     "ERRORS",
     "AnswerParams",
     "ApiError",
+    "Asking",
     "ChatDelta",
     "EngineLike",
     "EnginePool",
     "Gate",
+    "Limits",
     "Meter",
+    "Principal",
     "Served",
     "ServedVersion",
     "Server",
@@ -27,5 +32,6 @@ __all__ = [
     "create_app",
     "create_key",
     "revoke_key",
+    "role_scopes",
     "run_server",
 ]

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from causerie import __version__
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.events import Drain
-from causerie.serve.keys import Doorkeeper
+from causerie.serve.door import Doorkeeper, Visitor
 from causerie.serve.pool import EnginePool
 from causerie.serve.routes import Office, starlette_routes
 from causerie.serve.table import TABLE, resume_work
@@ -35,6 +35,7 @@ def create_app(
     lifespans: Sequence[Lifespan] = (),
     workspace: Path | None = None,
     lenient: bool = False,
+    visitor: Visitor | None = None,
 ) -> Starlette:
     """The ASGI application.
 
@@ -47,11 +48,12 @@ def create_app(
         lifespans: entered in order when the server starts (engines are loaded in one of them), left in reverse.
         workspace: where files are kept and training runs; None serves neither.
         lenient: leave out request fields that cannot be honoured, naming them in a header, instead of refusing them.
+        visitor: knows signed-in people by their session, for requests without a key.
 
     Raises:
         CauserieError: CAU-6007 when a route does not say what its caller must be allowed to do.
     """
-    door = Doorkeeper(store, required=keys_required, hosts=hosts)
+    door = Doorkeeper(store, required=keys_required, hosts=hosts, visitor=visitor)
     office = Office(pool, store, door, Drain(), workspace, lenient)
 
     @asynccontextmanager

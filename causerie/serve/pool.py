@@ -20,7 +20,7 @@ from causerie.core import CauserieError, read_json, read_manifest
 from causerie.hub import weights_key
 from causerie.infer import EngineClient, EngineConfig, Event, Sampling
 from causerie.serve.errors import model_not_found
-from causerie.serve.limits import Gate
+from causerie.serve.gate import Gate
 from causerie.text import ChatFormat, Tokenizer, chat_format, load_tokenizer
 
 log = logging.getLogger("causerie.serve")

@@ -17,7 +17,8 @@ from starlette.routing import Route
 from causerie.core import CauserieError
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.events import ClientGone, Drain
-from causerie.serve.keys import Doorkeeper, Principal
+from causerie.serve.door import Doorkeeper
+from causerie.serve.keys import Principal
 from causerie.serve.metering import CLIENT_GONE
 from causerie.serve.objects import Objects
 from causerie.serve.pool import EnginePool

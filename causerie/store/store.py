@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -40,6 +41,7 @@ class Store:
         self.engine = engine
         self.where = where
         self._writer = Writer(engine, where)
+        self._epochs: Counter[str] = Counter()
 
     def read(self, statement: Select[Any]) -> list[Row[Any]]:
         """Rows of a query, as committed at this moment; columns are attributes: `row.created`.
@@ -86,6 +88,14 @@ class Store:
         if future is None:
             raise _closed(self.where)
         return future
+
+    def epoch(self, table: str) -> int:
+        """How often this process said that a table's rows changed: what was remembered at another epoch is stale."""
+        return self._epochs[table]
+
+    def touch(self, table: str) -> None:
+        """Say that a table's rows changed, so that nobody in this process trusts what they remember of them."""
+        self._epochs[table] += 1
 
     def add(self, table: Table, rows: Iterable[Mapping[str, Any]]) -> int:
         """Insert the rows whose key is not there yet, leaving the others as they are; returns how many were new."""
