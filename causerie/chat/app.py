@@ -27,6 +27,7 @@ from causerie.chat.guard import LOOPBACK, SameOrigin
 from causerie.chat.improve import COMMAND, Improver
 from causerie.chat.search import prepare_search
 from causerie.chat.signin import Door, WhoIsIt
+from causerie.chat.trials import Trials
 from causerie.chat.turns import Draft, Turn, Turns
 from causerie.chat.versions import let_answer
 from causerie.chat.votes import record_answers
@@ -49,6 +50,7 @@ class ChatContext:
     turns: Turns
     improver: Improver
     door: Door
+    trials: Trials
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """How many files are read at once."""
 
@@ -113,19 +115,23 @@ def make_context(
 ) -> ChatContext:
     """Everything the endpoints need, wired together."""
 
-    async def on_promoted(version: str) -> None:
-        await let_answer(store, workspace, pool, version)
+    trials = Trials(store, workspace, pool)
+
+    async def on_verdict(version: str | None) -> None:
+        if version is not None:
+            await let_answer(store, workspace, pool, version)
+        await trials.look()
 
     def answer(turn: Turn, draft: Draft, prompt: ChatMessages) -> AsyncGenerator[ChatDelta, None]:
         drawn = AnswerParams(**{**draft.params.model_dump(), "seed": draft.seed})
         meter = Meter(store, "/api/chat", None if door.accounts is None else turn.user)
-        return chat_stream(pool, draft.model, prompt, drawn, meter, draft.token_ids[: draft.begun])
+        return chat_stream(pool, trials.source(turn, draft), prompt, drawn, meter, draft.token_ids[: draft.begun])
 
     def record(turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
         return record_answers(store, turn, prompt, drafts)
 
-    improver = Improver(workspace, on_promoted, improve_command)
-    return ChatContext(workspace, store, pool, Turns(answer, record), improver, door)
+    improver = Improver(workspace, on_verdict, improve_command)
+    return ChatContext(workspace, store, pool, Turns(answer, record), improver, door, trials)
 
 
 def _routes(context: ChatContext, hosts: Iterable[str]) -> list[BaseRoute]:
@@ -157,7 +163,9 @@ def _lifespan(context: ChatContext) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await run_in_threadpool(prepare_search, context.store, fresh=True)
+        await context.trials.look()
         yield
+        await context.trials.close()
         await context.turns.close()
         await context.improver.close()
 

@@ -93,7 +93,7 @@ def _model(request: Request) -> str:
 async def get_state(request: Request) -> Response:
     """What the page needs first: user, language asked for by the browser, served models."""
     context = _context(request)
-    models = await run_in_threadpool(versions.served_models, context.store, context.pool)
+    models = await run_in_threadpool(versions.served_models, context.store, context.pool, context.trials.hidden)
     person = person_of(request)
     user = {"id": person.id, "name": person.name, "role": person.role}
     return _json({"user": user, "language": _language(request), "models": models})
@@ -195,6 +195,7 @@ async def start_turn(request: Request) -> Response:
     turn = await context.turns.start(book, body)
     if body.content is not None:
         await run_in_threadpool(votes.record_kept, book, body.parent)
+    context.trials.nudge()
     return StreamingResponse(turn.events.follow(), media_type="text/event-stream", headers=EVENT_STREAM)
 
 
@@ -237,7 +238,9 @@ async def stop_turn(request: Request) -> Response:
 async def send_feedback(request: Request) -> Response:
     """Record a thumb, a choice or an edit."""
     body = await shapes.read_shape(request, shapes.FeedbackRequest)
-    return _json(await run_in_threadpool(votes.record_judgement, _book(request), body.signal), 201)
+    recorded = await run_in_threadpool(votes.record_judgement, _book(request), body.signal)
+    _context(request).trials.nudge()
+    return _json(recorded, 201)
 
 
 async def withdraw_feedback(request: Request) -> Response:

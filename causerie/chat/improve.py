@@ -31,8 +31,8 @@ STOP_SECONDS: Final = 20.0
 
 log = logging.getLogger("causerie.chat")
 
-OnPromoted = Callable[[str], Awaitable[None]]
-"""Called with the version (`name@N`) that an improvement promoted."""
+OnVerdict = Callable[[str | None], Awaitable[None]]
+"""Called when an improvement ended with a verdict: with the version (`name@N`) that it promoted, else None."""
 
 
 class Improver:
@@ -40,13 +40,13 @@ class Improver:
 
     Args:
         workspace: where the store and the runs are.
-        on_promoted: has the new version answer.
+        on_verdict: has the new version answer, or a candidate on trial.
         command: how the program is called; `improve --model ...` is appended.
     """
 
-    def __init__(self, workspace: Path, on_promoted: OnPromoted, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, workspace: Path, on_verdict: OnVerdict, command: Sequence[str] = COMMAND) -> None:
         self.workspace = workspace
-        self._on_promoted = on_promoted
+        self._on_verdict = on_verdict
         self._command = tuple(command)
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -109,9 +109,10 @@ class Improver:
         self._exit = await process.wait()
         state = self._newest()
         verdict = _last(self._round(state), "verdict") if state else None
-        if verdict and verdict.get("promoted") and verdict.get("version"):
+        if verdict:
+            promoted = str(verdict["version"]) if verdict.get("promoted") and verdict.get("version") else None
             try:
-                await self._on_promoted(str(verdict["version"]))
+                await self._on_verdict(promoted)
             except Exception as error:  # the old version goes on answering
                 log.exception("the promoted version could not be loaded")
                 self._not_loaded = _not_loaded(error)

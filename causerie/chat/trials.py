@@ -14,6 +14,7 @@ from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
+from causerie.chat.turns import Draft, Turn
 from causerie.core import CauserieError
 from causerie.hub import get_version
 from causerie.loop import Canary, list_canaries, review_canary, stop_canary
@@ -55,6 +56,11 @@ class Trials:
         if canary is None or set(models) != {canary.name} or not canary.takes(conversation):
             return list(models)
         return [canary.candidate] if len(models) == 1 else [canary.name, canary.candidate]
+
+    def source(self, turn: Turn, draft: Draft) -> str:
+        """The name that one of a turn's drafts is drawn from."""
+        names = self.route(turn.conversation, [one.model for one in turn.drafts])
+        return next(name for name, one in zip(names, turn.drafts, strict=True) if one is draft)
 
     def nudge(self) -> None:
         """Look in the background, unless a look is under way."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
+from causerie.chat.runs import finite
 from causerie.core import CauserieError, read_manifest
-from causerie.hub import Version, get_version, lineage, list_versions, promote
+from causerie.hub import Lineage, Version, get_version, lineage, list_versions, promote
+from causerie.loop import list_canaries
 from causerie.serve import EnginePool, Served
 from causerie.store import Store
 
 
-def served_models(store: Store, pool: EnginePool) -> list[dict[str, Any]]:
-    """The models that can be chosen: name to ask for, version, licence, notices and card."""
-    return [_served(store, name, served) for name, served in pool.models()]
+def served_models(store: Store, pool: EnginePool, hidden: Container[str] = ()) -> list[dict[str, Any]]:
+    """The models that can be chosen, those on trial left out: name to ask for, version, licence, notices and card."""
+    return [_served(store, name, served) for name, served in pool.models() if name not in hidden]
 
 
 def _served(store: Store, name: str, served: Served) -> dict[str, Any]:
@@ -52,9 +55,29 @@ def version_card(store: Store, workspace: Path, version: Version) -> dict[str, A
         "licence": version.licence,
         "notices": version.notices,
         "card": _card(version.card),
-        "votes": len({name for node in training for name in node.signal_ids()}) if training else None,
+        "votes": _votes_used(version, training),
+        "gate": finite(version.card.get("gate")),
+        "verdict": version.card.get("verdict"),
+        "canary": _trial(store, version),
         "data": [{"kind": node.kind, "name": node.name, "key": node.key} for node in sources.values()],
     }
+
+
+def _votes_used(version: Version, training: Sequence[Lineage]) -> int | None:
+    """Votes that its training read, as its round recorded them; for versions of other makings those of its data."""
+    used = version.card.get("votes_used")
+    if isinstance(used, dict):
+        return int(used["trained_on"])
+    return len({name for node in training for name in node.signal_ids()}) if training else None
+
+
+def _trial(store: Store, version: Version) -> dict[str, Any] | None:
+    """How the version's canary stands or ended; None when there was none."""
+    canary = next((one for one in list_canaries(store, version.name) if one.candidate == version.ref), None)
+    if canary is None:
+        return None
+    shown = {"status": canary.status, "why": canary.why, "share": canary.settings.share, "incumbent": canary.incumbent}
+    return {**shown, "started": canary.started, "ended": canary.ended, **canary.figures}
 
 
 def _card(card: dict[str, Any]) -> dict[str, Any]:

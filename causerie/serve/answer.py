@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, cast
 from causerie.core import CauserieError
 from causerie.infer import Event, Grammar, Sampling
 from causerie.serve.errors import engine_failed
+from causerie.serve.gate import Asking
 from causerie.serve.metering import Meter
 from causerie.serve.pool import EnginePool, Served, ServedVersion
 from causerie.text import StopStrings, StreamDecoder
@@ -117,11 +118,13 @@ async def chat_stream(
         meter = meter or Meter(None, "chat", None)
         most = sampling_for(served, len(prompt), params, chat.stop_ids).max_tokens
         salt = meter.key_id or ""
-        with pool.gate.admit(None, 1, len(prompt) + most), meter:
-            async with aclosing(text_stream(served, prompt, params, chat.stop_ids, salt=salt)) as stream:
-                async for delta in stream:
-                    meter.count(delta, 0 if meter.version else len(prompt))
-                    yield delta
+        async with pool.gate.admit(Asking(tenant="page"), 1, len(prompt) + most, served.lane, meter):
+            stream = text_stream(served, prompt, params, chat.stop_ids, salt=salt)
+            with meter:
+                async with aclosing(stream):
+                    async for delta in stream:
+                        meter.count(delta, 0 if meter.version else len(prompt))
+                        yield delta
 
 
 async def text_stream(

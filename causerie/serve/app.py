@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from causerie import __version__
+from causerie.serve.door import Doorkeeper, Visitor
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.events import Drain
-from causerie.serve.door import Doorkeeper, Visitor
 from causerie.serve.pool import EnginePool
 from causerie.serve.routes import Office, starlette_routes
 from causerie.serve.table import TABLE, resume_work

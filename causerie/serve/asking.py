@@ -10,6 +10,7 @@ from causerie.infer import Grammar
 from causerie.serve.answer import AnswerParams, Usage
 from causerie.serve.chat_completions import prepare_chat
 from causerie.serve.drawing import draw_all
+from causerie.serve.gate import Asking
 from causerie.serve.metering import Meter
 from causerie.serve.routes import Office
 from causerie.serve.tools import ToolUse
@@ -42,6 +43,8 @@ async def ask(
     """
     async with office.pool.lease(model, owner) as served:
         job = await prepare_chat(served, messages, ToolUse(), grammar, params or AnswerParams(logprobs=False), n)
-        with office.pool.gate.admit(None, n, job.tokens), Meter(office.store, route, None) as meter:
-            choices = await draw_all(job, meter)
+        meter = Meter(office.store, route, None, project=owner, tally=office.tally)
+        async with office.pool.gate.admit(Asking(tenant=owner), n, job.tokens, served.lane, meter):
+            with meter:
+                choices = await draw_all(job, meter)
     return [Said(each.text, each.finish or "stop", each.usage or Usage(0, 0)) for each in choices]

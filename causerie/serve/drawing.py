@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
 
 from causerie.core import seed_for
 from causerie.serve.answer import Alternatives, AnswerParams, ChatDelta, Usage, sampling_for, text_stream, with_seed
+from causerie.serve.gate import SHED_TOKENS, Asking
 from causerie.serve.keys import Principal
 from causerie.serve.metering import Meter
 from causerie.serve.pool import Served
@@ -82,11 +83,38 @@ async def admitted(
     async with pool.lease(model, principal.owner) as served:
         job = await prepare(served)
         sampling_for(served, max(map(len, job.prompts)), job.params, job.stop_ids)
-        with (
-            pool.gate.admit(principal.key_id, len(job.prompts) * job.n, job.tokens),
-            Meter(office.store, request.scope["route"].path, principal.key_id) as meter,
-        ):
-            yield job, meter
+        meter = Meter(
+            office.store, request.scope["route"].path, principal.key_id, project=principal.owner, tally=office.tally
+        )
+        asking = asking_of(request, principal)
+        if asking.free and pool.gate.stage:
+            job = _shortened(job, meter)
+        async with pool.gate.admit(asking, len(job.prompts) * job.n, job.tokens, served.lane, meter):
+            if asking.holders:
+                meter.headers |= pool.gate.quotas.remaining(asking.holders)
+            with meter:
+                yield job, meter
+
+
+def asking_of(request: Request, principal: Principal) -> Asking:
+    """Who asks, and how long they wait: OpenAI's clients say when they will have given up."""
+    text = request.headers.get("x-stainless-read-timeout", "")
+    try:
+        seconds = float(text[:16]) if text else None
+    except ValueError:
+        seconds = None
+    if seconds is None or not 0 < seconds < 1e6:
+        return principal.asking
+    return replace(principal.asking, seconds=seconds)
+
+
+def _shortened(job: Job, meter: Meter) -> Job:
+    """A job that is content with less, while the server is short of room; a header says so."""
+    most = job.params.max_tokens
+    if most is not None and most <= SHED_TOKENS:
+        return job
+    meter.headers["x-causerie-shortened"] = str(SHED_TOKENS)
+    return replace(job, params=replace(job.params, max_tokens=SHED_TOKENS))
 
 
 async def draw(job: Job, meter: Meter) -> AsyncGenerator[tuple[int, ChatDelta], None]:

@@ -58,9 +58,11 @@ async def _embed(office: Office, principal: Principal, asked: EmbeddingRequest, 
     async with office.pool.lease(model, principal.owner) as served:
         batch = [await _ids(served, given) for given in asked.inputs()]
         tokens = sum(map(len, batch))
-        with office.pool.gate.admit(principal.key_id, 1, tokens), Meter(office.store, route, principal.key_id) as meter:
-            meter.version, meter.prompt_tokens = served.version, tokens
-            vectors = await embed(served, batch)
+        meter = Meter(office.store, route, principal.key_id, project=principal.owner, tally=office.tally)
+        async with office.pool.gate.admit(principal.asking, 1, tokens, served.lane, meter):
+            with meter:
+                meter.version, meter.prompt_tokens = served.version, tokens
+                vectors = await embed(served, batch)
         if asked.dimensions is not None:
             vectors = [shortened(vector, asked.dimensions) for vector in vectors]
         encode = _base64 if asked.encoding_format == "base64" else list

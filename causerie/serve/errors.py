@@ -27,6 +27,14 @@ _STATUS: Final = {
     "CAU-3106": 503,
     "CAU-3107": 503,
     "CAU-3105": 500,
+    "CAU-1101": 503,
+    "CAU-1102": 503,
+    "CAU-1103": 503,
+    "CAU-1104": 503,
+    "CAU-1105": 503,
+    "CAU-1108": 503,
+    "CAU-1109": 409,
+    "CAU-1111": 503,
 }
 """HTTP status of codes that are not the caller's fault; every other code becomes 400."""
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from sqlalchemy import insert
-
 from causerie.serve.errors import as_api_error
+from causerie.serve.metrics import Tally
 from causerie.serve.pool import ServedVersion
-from causerie.store import Store, new_id, now, usage
+from causerie.serve.prices import price_book
+from causerie.store import RowLog, Store, new_id, now, usage
 
 CLIENT_GONE: Final = 499
 """Status recorded for a request whose client left (nobody receives it)."""
 
-_INSERT: Final = insert(usage)
 
-log = logging.getLogger("causerie.serve")
+class CachedTokens(Protocol):
+    """What the meter reads of a `Usage`."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that the engine had already."""
+        ...
 
 
 class Counted(Protocol):
@@ -43,6 +46,11 @@ class Counted(Protocol):
         """Why the answer ended."""
         ...
 
+    @property
+    def usage(self) -> CachedTokens | None:
+        """In the last delta, what it cost."""
+        ...
+
 
 @dataclass
 class Meter:
@@ -51,6 +59,9 @@ class Meter:
     Attributes:
         request_id: also sent as the `x-request-id` header.
         status: HTTP status; 499 when the client left before the end.
+        project: whose request it is.
+        headers: further headers of the answer.
+        tally: where the process counts requests, for its metrics.
     """
 
     store: Store | None
@@ -62,6 +73,10 @@ class Meter:
     completion_tokens: int = 0
     finish: str | None = None
     status: int = 200
+    project: str | None = None
+    cached_tokens: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    tally: Tally | None = None
     first: float | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -70,7 +85,10 @@ class Meter:
         self.version = delta.version
         self.prompt_tokens += prompt_length
         self.completion_tokens += len(delta.ids)
-        self.finish = delta.finish or self.finish
+        if delta.finish:
+            self.finish = delta.finish
+            if delta.usage is not None:
+                self.cached_tokens += delta.usage.cached_tokens
         if self.first is None and delta.ids:
             self.first = time.monotonic() - self.started
 
@@ -88,26 +106,33 @@ class Meter:
 
     def close(self) -> None:
         """Hand the row to the store's writer, without waiting for it."""
+        latency = time.monotonic() - self.started
+        if self.tally is not None:
+            self.tally.answered(self, latency)
         if self.store is None:
             return
+        moment = now()
+        model = self.version.label if self.version else None
         row: dict[str, Any] = {
             "request_id": self.request_id,
-            "time": now(),
+            "time": moment,
             "key_id": self.key_id,
             "route": self.route,
-            "model": self.version.label if self.version else None,
+            "model": model,
             "version_key": self.version.key if self.version else None,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
-            "latency": time.monotonic() - self.started,
+            "latency": latency,
             "ttft": self.first,
             "finish": self.finish,
             "status": self.status,
+            "project": self.project,
+            "cached_tokens": self.cached_tokens,
+            "price": price_book(self.store).id_for(model, moment),
         }
-        self.store.submit((_INSERT, [row])).add_done_callback(_report)
+        usage_log(self.store).add(row)
 
 
-def _report(written: Future[int]) -> None:
-    error = written.exception()
-    if error is not None:
-        log.error("a row of usage was not written: %s", error)
+def usage_log(store: Store) -> RowLog:
+    """The usage rows of a database on their way to the disk."""
+    return store.remember("usage log", lambda: RowLog(store, usage))

@@ -29,4 +29,8 @@ def fingerprint(served: Served) -> str:
 def answer_headers(meter: Meter, served: Served) -> dict[str, str]:
     """Headers by which an answer can be found in the usage log and traced to its version."""
     label = served.version.label.encode("ascii", "replace").decode()
-    return {"x-request-id": meter.request_id, "x-causerie-version": label, "x-causerie-key": served.version.key}
+    return {
+        "x-request-id": meter.request_id,
+        "x-causerie-version": label,
+        "x-causerie-key": served.version.key,
+    } | meter.headers

@@ -104,6 +104,11 @@ class Served:
         return owner is None or self.owner in (None, owner) or owner in self.shared
 
     @property
+    def lane(self) -> str:
+        """Where its requests queue: those of one engine share one line."""
+        return (self.host or self).version.key
+
+    @property
     def max_seq_len(self) -> int:
         """Tokens of prompt and answer together, at most."""
         return int(self.engine.info.get("max_seq_len") or 2048)

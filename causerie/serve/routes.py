@@ -15,11 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from causerie.core import CauserieError
+from causerie.serve.door import Doorkeeper
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.events import ClientGone, Drain
-from causerie.serve.door import Doorkeeper
 from causerie.serve.keys import Principal
 from causerie.serve.metering import CLIENT_GONE
+from causerie.serve.metrics import Tally
 from causerie.serve.objects import Objects
 from causerie.serve.pool import EnginePool
 from causerie.serve.replay import Replays
@@ -50,6 +51,7 @@ class Office:
     workspace: Path | None = None
     lenient: bool = False
     """Leave out request fields that this server cannot honour, naming them in a header, instead of refusing them."""
+    tally: Tally = field(default_factory=Tally)
     replays: Replays = field(default_factory=Replays)
     workers: Workers = field(default_factory=Workers)
     training: asyncio.Lock = field(default_factory=asyncio.Lock)

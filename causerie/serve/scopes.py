@@ -70,9 +70,7 @@ def _satisfying(resource: str, action: str) -> frozenset[str]:
     return frozenset(scopes)
 
 
-_SATISFIES: Final = {
-    (resource, action): _satisfying(resource, action) for resource in RESOURCES for action in ACTIONS
-}
+_SATISFIES: Final = {(resource, action): _satisfying(resource, action) for resource in RESOURCES for action in ACTIONS}
 """For each action the scopes that contain it."""
 
 GROUPS: Final = (INFERENCE, PLATFORM, MANAGE, ADMIN, READING, "*")

@@ -2,6 +2,7 @@
 
 from causerie.store.errors import ERRORS
 from causerie.store.ids import check_text, new_id, now
+from causerie.store.row_log import RowLog
 from causerie.store.schema import (
     accounts,
     api_keys,
@@ -22,6 +23,7 @@ from causerie.store.store import Store, open_store
 
 __all__ = [
     "ERRORS",
+    "RowLog",
     "Store",
     "accounts",
     "api_keys",

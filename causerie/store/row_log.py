@@ -30,47 +30,52 @@ class RowLog:
         self._store = store
         self._insert = insert(table)
         self._rows: deque[dict[str, Any]] = deque(maxlen=MOST)
+        self._flight: list[dict[str, Any]] = []
         self._queued = False
-        self._failing = False
+        self.failing = False
         self.dropped = 0
 
     @property
     def waiting(self) -> int:
         """Rows not written yet."""
-        return len(self._rows)
+        return len(self._rows) + len(self._flight)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Hand over a row, without waiting for it."""
         self.dropped += len(self._rows) == MOST
         self._rows.append(dict(row))
         if not self._queued:
-            self._queued = True
-            try:
-                self._store.submit_work(self._write).add_done_callback(self._written)
-            except CauserieError as error:
-                self._queued = False
-                log.error("a row was not written: %s", error)
+            self._submit()
+
+    def _submit(self) -> None:
+        self._queued = True
+        try:
+            self._store.submit_work(self._write).add_done_callback(self._written)
+        except CauserieError as error:
+            self._queued = False
+            log.error("%d rows were not written: %s", self.waiting, error)
 
     def _write(self, connection: Connection) -> int:
-        """Write what is there; rows leave the memory only after the commit."""
-        self._queued = False
-        rows = [self._rows[place] for place in range(min(len(self._rows), AT_ONCE))]
-        if rows:
-            connection.execute(self._insert, rows)
-        self._taken = len(rows)
-        return len(rows)
+        """Write a load of rows, again the same one after a failure; they are forgotten after the commit."""
+        while self._rows and len(self._flight) < AT_ONCE:
+            self._flight.append(self._rows.popleft())
+        if self._flight:
+            connection.execute(self._insert, self._flight)
+        return len(self._flight)
 
     def _written(self, written: Future[int]) -> None:
         error = written.exception()
         if error is not None:
+            if not self.failing:
+                log.error("rows are not written, %d are waiting: %s", self.waiting, error)
+            self.failing = True
             self._queued = False
-            if not self._failing:
-                log.error("rows are not written, %d are waiting: %s", len(self._rows), error)
-            self._failing = True
             return
-        self._failing = False
-        for _ in range(written.result()):
-            self._rows.popleft()
-        if self._rows and not self._queued:
-            self._queued = True
-            self._store.submit_work(self._write).add_done_callback(self._written)
+        self.failing = False
+        self._flight = []
+        if self._rows:
+            self._submit()
+        else:
+            self._queued = False
+            if self._rows:  # one came in between
+                self._submit()

@@ -42,6 +42,7 @@ class Store:
         self.where = where
         self._writer = Writer(engine, where)
         self._epochs: Counter[str] = Counter()
+        self._remembered: dict[str, Any] = {}
 
     def read(self, statement: Select[Any]) -> list[Row[Any]]:
         """Rows of a query, as committed at this moment; columns are attributes: `row.created`.
@@ -96,6 +97,23 @@ class Store:
     def touch(self, table: str) -> None:
         """Say that a table's rows changed, so that nobody in this process trusts what they remember of them."""
         self._epochs[table] += 1
+
+    def remember(self, name: str, make: Callable[[], T]) -> T:
+        """Something of which an open database needs one, made when it is first asked for."""
+        if name not in self._remembered:
+            self._remembered[name] = make()
+        found: T = self._remembered[name]
+        return found
+
+    @property
+    def failing(self) -> CauserieError | None:
+        """Why the last commit failed; None when it did not."""
+        return self._writer.failing
+
+    @property
+    def queued(self) -> int:
+        """Writes that wait for their commit."""
+        return self._writer.queued
 
     def add(self, table: Table, rows: Iterable[Mapping[str, Any]]) -> int:
         """Insert the rows whose key is not there yet, leaving the others as they are; returns how many were new."""

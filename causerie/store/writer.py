@@ -17,7 +17,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError
 
-from causerie.core import crashpoint
+from causerie.core import CauserieError, crashpoint
 from causerie.store.errors import database_error
 
 WINDOW_SECONDS: Final = 0.003
@@ -48,6 +48,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self.failing: CauserieError | None = None
         self._thread = threading.Thread(target=self._loop, name="causerie-store-writer", daemon=True)
         self._thread.start()
 
@@ -55,6 +56,11 @@ class Writer:
     def closed(self) -> bool:
         """Whether `close` was called: further writes are refused."""
         return self._closed
+
+    @property
+    def queued(self) -> int:
+        """Writes whose group has not begun."""
+        return self._queue.qsize()
 
     def submit(self, work: Work) -> Future[Any] | None:
         """Queue a write; its future is resolved after the commit is on the disk. None when the writer is closed."""
@@ -105,6 +111,8 @@ class Writer:
                 job.error = self._try_commit([job]) or job.error
         elif failure is not None:
             group[0].error = failure
+        explained = self._explain(failure) if failure is not None else None
+        self.failing = explained if isinstance(explained, CauserieError) else None
         for job in group:
             if job.error is None:
                 job.future.set_result(job.result)
