@@ -37,13 +37,10 @@ TASKS = {
 
 
 def tasks(name: str, digits: int, seed: int, count: int) -> list[dict[str, str]]:
-    """So many different questions about `digits` digits; none begins or ends with 0, so that answers are numbers."""
-    rng = random.Random(seed)
-    found: dict[str, str] = {}
-    while len(found) < count:
-        text = "".join(rng.choice("123456789") for _ in range(digits))
-        found[text] = TASKS[name](text)
-    return [{"prompt": f"{name} " + " ".join(text), "answer": answer} for text, answer in found.items()]
+    """So many different questions about `digits` digits; no digit is 0, so that answers are numbers of full length."""
+    chosen = random.Random(seed).sample(range(9**digits), count)
+    texts = ["".join(str(1 + number // 9**place % 9) for place in range(digits)) for number in chosen]
+    return [{"prompt": f"{name} " + " ".join(text), "answer": TASKS[name](text)} for text in texts]
 
 
 def parse() -> argparse.Namespace:

@@ -22,13 +22,13 @@ import time
 from pathlib import Path
 
 SHAPES = {  # n_layer, n_embd, n_head, n_kv_head, head_dim, ffn_dim, vocab, seq_len, rows
-    "A": (4, 128, 4, 4, 32, 512, 65, 64, 12),
+    "A": (4, 128, 4, 4, 32, 344, 65, 64, 12),  # a gated MLP with as many weights as nanoGPT's of four times the width
     "B": (6, 256, 4, 2, 64, 768, 8192, 256, 32),
     "C": (8, 384, 6, 3, 64, 1024, 16384, 512, 32),
     "D": (8, 512, 8, 4, 64, 1408, 8192, 256, 32),
     "Q": (2, 64, 2, 1, 32, 128, 512, 32, 4),
 }
-PROGRAMS = ("causerie", "causerie muon", "transformers", "nanogpt")
+PROGRAMS = ("causerie", "causerie muon", "causerie gpt2", "transformers", "nanogpt")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,11 +122,13 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
     shape = model_shape(args.shape[0])
     peak = matmul_peak(torch.device("cpu"), args.precision == "bf16")
-    run = {"causerie": ours, "causerie muon": ours, "transformers": trainer, "nanogpt": nanogpt}[args.one]
+    run = {"causerie": ours, "causerie muon": ours, "causerie gpt2": ours, "transformers": trainer, "nanogpt": nanogpt}[args.one]
     seconds, cpu_seconds, parameters, loss = run(args, shape)
     peak = max(peak, matmul_peak(torch.device("cpu"), args.precision == "bf16"))
     *_, length, rows = SHAPES[args.shape[0]]
     flops = flops_per_token(shape, length)
+    if args.one == "causerie gpt2":
+        flops = flops_per_token(gpt2_shape(shape, length), length)
     if args.one == "nanogpt":  # its own shape: a plain MLP of four times the width, all heads, learned positions
         flops = 6.0 * (parameters - length * shape.n_embd) + 12.0 * shape.n_layer * shape.n_embd * length
     return {
@@ -147,6 +149,16 @@ def model_shape(name: str):
     return ModelShape(
         family="qwen3", n_layer=layers, n_embd=width, n_head=heads, n_kv_head=kv_heads, head_dim=size, ffn_dim=inner,
         vocab_size=vocabulary, max_seq_len=max(length, 256),
+    )  # fmt: skip
+
+
+def gpt2_shape(shape, length: int):
+    """nanoGPT's own shape in causerie: learned positions, LayerNorm, a plain MLP of four times the width, all heads."""
+    from causerie.model import ModelShape
+
+    return ModelShape(
+        family="gpt2", n_layer=shape.n_layer, n_embd=shape.n_embd, n_head=shape.n_head, n_kv_head=shape.n_head,
+        head_dim=shape.n_embd // shape.n_head, ffn_dim=4 * shape.n_embd, vocab_size=shape.vocab_size, max_seq_len=length,
     )  # fmt: skip
 
 
@@ -187,6 +199,7 @@ def ours(args, shape):
         steps=args.steps, batch_size=rows, seq_len=length, compile=args.compile, precision=args.precision, device="cpu",
         optimizer="muon" if args.one.endswith("muon") else "adamw", checkpoint_every=10**6,
     )  # fmt: skip
+    shape = gpt2_shape(shape, length) if args.one.endswith("gpt2") else shape
     model = init_model(shape, 0)
     with tempfile.TemporaryDirectory() as place, open_run(Path(place), "bench", "speed", "0" * 64, {}) as run:
         flops = flops_per_token(shape, length)

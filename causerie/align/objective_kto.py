@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from causerie.align.config import KtoConfig
+from causerie.align.continued import own_and_stranger
 from causerie.align.losses import kto_kl, kto_loss
 from causerie.align.objective_dpo import no_rows
 from causerie.align.pairs import Rows, Vote, read_pairs, read_votes, votes_of_pairs
-from causerie.align.shared_rows import Group, completion_log_probs
+from causerie.align.shared_rows import Group
 from causerie.align.stage import (
     Events,
     Measured,
@@ -67,15 +68,15 @@ def kto_objective(config: KtoConfig, liked_weight: float, disliked_weight: float
     """The objective that `fit` calls. Completions 2i and 2i+1 of a batch are row i's own answer and a stranger's."""
 
     def objective(model: Transformer, batch: Batch) -> LossParts:
-        scored = completion_log_probs(model, batch)
-        sums, fixed = scored.sums.view(-1, 2), batch["reference"]
+        scored = own_and_stranger(model, batch)
+        sums, fixed = scored.own.sums, batch["reference"]
         liked, weight = batch["liked"], batch["weight"]
-        kl = kto_kl(sums[:, 1], fixed[:, 1])
+        kl = kto_kl(scored.strangers, fixed[:, 1])
         weights = {"beta": config.beta, "liked_weight": liked_weight, "disliked_weight": disliked_weight}
-        per_row = kto_loss(sums[:, 0], fixed[:, 0], liked, kl, **weights)
-        nll = -sums[:, 0] / scored.tokens.view(-1, 2)[:, 0] * liked
+        per_row = kto_loss(sums, fixed[:, 0], liked, kl, **weights)
+        nll = -sums / scored.own.tokens * liked
         total = per_row + config.nll_weight * nll if config.nll_weight else per_row
-        ratio = (sums[:, 0] - fixed[:, 0]).detach()
+        ratio = (sums - fixed[:, 0]).detach()
         metrics = {"preference_loss": per_row.detach(), "kl": kl.expand_as(ratio), "reward": config.beta * ratio}
         return LossParts(
             (total * weight).sum(),

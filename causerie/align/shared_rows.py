@@ -111,31 +111,38 @@ class GroupAttend:
     keys (computed once, shared) followed by their own. Padding behind a short completion is never seen by a real token.
     """
 
-    def __init__(self, shape: ModelShape, pieces: Tensor) -> None:
+    def __init__(self, shape: ModelShape, pieces: Tensor, *, keep: bool = False) -> None:
         self.scale = shape.scale
         self.grouped = shape.n_head != shape.n_kv_head
         self.windows = tuple(shape.window(layer) for layer in range(shape.n_layer))
         self.spans = _spans(pieces)
         self.device = pieces.device
+        self.keep = keep
+        self.known: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """By layer, where asked to `keep`: each prompt's keys and values `(1, Hkv, P, Dh)`, without gradient."""
         self._masks: dict[tuple[int, int, int], Tensor] = {}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Mix the values of one layer; q (1, H, T, Dh), k and v (1, Hkv, T, Dh) → (1, H, T, Dh)."""
         mixed: list[Tensor] = []
+        if self.keep:
+            prompts = [slice(span.start, span.start + span.prompt) for span in self.spans]
+            self.known[layer] = [(k[:, :, prompt].detach(), v[:, :, prompt].detach()) for prompt in prompts]
         for span in self.spans:
             prompt = slice(span.start, span.start + span.prompt)
             if span.prompt:
-                mixed.append(self._mix(layer, q[:, :, prompt], k[:, :, prompt], v[:, :, prompt]))
+                mixed.append(self.mix(layer, q[:, :, prompt], k[:, :, prompt], v[:, :, prompt]))
             if span.rows:
                 own = [_stack(x[0, :, span.start + span.prompt : span.end], span) for x in (q, k, v)]
                 keys, values = (
                     torch.cat((x[:, :, prompt].expand(span.rows, -1, -1, -1), mine), 2)
                     for x, mine in ((k, own[1]), (v, own[2]))
                 )
-                mixed.append(_unstack(self._mix(layer, own[0], keys, values), span))
+                mixed.append(_unstack(self.mix(layer, own[0], keys, values), span))
         return torch.cat(mixed, 2)
 
-    def _mix(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def mix(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of the last places among all known ones; q (B, H, A, Dh), k and v (B, Hkv, K, Dh)."""
         asked, known = q.shape[2], k.shape[2]
         mask = self._mask(asked, known, self.windows[layer])
         return scaled_dot_product_attention(

@@ -16,6 +16,10 @@ SAMPLE: Final = 1_000
 """Characters of a paragraph that are looked at."""
 LIMIT: Final = 20_000
 """Characters of a document that are looked at."""
+FIRST_LOOK: Final = 6
+"""Paragraphs, evenly spaced, that are judged first; when they agree and are `SURE`, the others are not asked."""
+SURE: Final = 0.9
+"""On 1,852 documents of the pack this gave every one the same language, one another verdict at 0.65."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,27 @@ def _identifier() -> Any:
 
 def identify(text: str) -> Language:
     """The language of a text."""
+    parts = _parts(text[:LIMIT])
+    if len(parts) > FIRST_LOOK:
+        spread = [parts[number * (len(parts) - 1) // (FIRST_LOOK - 1)] for number in range(FIRST_LOOK)]
+        found, agreed = _weigh(spread)
+        if agreed and found.confidence >= SURE:
+            return found
+    return _weigh(parts)[0]
+
+
+def _weigh(parts: list[str]) -> tuple[Language, bool]:
+    """The language of some paragraphs together, and whether all were of that one."""
     weights: Counter[str] = Counter()
     total = 0
-    for part in _parts(text[:LIMIT]):
+    for part in parts:
         code, probability = _identifier().classify(part[:SAMPLE])
         weights[code] += len(part) * float(probability)  # type: ignore[assignment]
         total += len(part)
     if not total:
-        return Language("", 0.0)
+        return Language("", 0.0), False
     code, weight = max(weights.items(), key=lambda item: (item[1], item[0]))
-    return Language(code, round(weight / total, 4))
+    return Language(code, round(weight / total, 4)), len(weights) == 1
 
 
 def _parts(text: str) -> list[str]:

@@ -26,6 +26,18 @@ NIR: Final = re.compile(
 )
 """Sex, year, month, department, commune, order and key of the French register of persons (INSEE)."""
 
+SIGNS: Final = {
+    EMAIL: re.compile("@"),
+    IPV4: re.compile(r"\.\d{1,3}\.\d"),
+    IPV6: re.compile(r":[0-9A-Fa-f]{1,4}:"),
+    FRENCH_PHONE: re.compile(r"\+33|0[1-9](?:[ .-]?\d{2}){4}"),
+    PHONE: re.compile(r"\d[.-]\d{4}"),
+    FOREIGN_PHONE: re.compile(r"\+[2-9]"),
+    IBAN: re.compile(r"[A-Z]{2}\d{2}"),
+    NIR: re.compile(r"\d{3}[ .|/-]{0,3}\d{2}"),
+}
+"""What stands in every text that the pattern matches and is found faster."""
+
 IBAN_COUNTRIES: Final = {
     15: "NO",
     16: "BE",
@@ -125,7 +137,7 @@ def _replace(pattern: re.Pattern[str], text: str, choose: object) -> tuple[str, 
         count += new is not None
         return match.group() if new is None else str(new)
 
-    return pattern.sub(swap, text), count
+    return (pattern.sub(swap, text) if SIGNS[pattern].search(text) else text), count
 
 
 def _is_public(address: str) -> bool:

@@ -42,7 +42,7 @@ class Worker:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        head = {**asdict(raw), "body": None, "bytes": len(raw.body)}
+        head = {**vars(raw), "bytes": len(raw.body)}
         del head["body"]
         try:
             process.stdin.write(json.dumps(head).encode() + b"\n" + raw.body)

@@ -18,6 +18,7 @@ from causerie.core import (
     write_jsonl,
 )
 from causerie.feedback.config import TrainingSetConfig
+from causerie.feedback.copies import note_copy
 from causerie.feedback.derive import Derived, derive, split
 from causerie.feedback.excluded import read_excluded
 from causerie.feedback.standing import READ_PER_VOTE, load_records, standing
@@ -76,6 +77,8 @@ def _write(
     sides = (("", train), ("heldout-", held_out))
     inputs = {"rows": sha256_json([[getattr(side, name) for name in FILES] for _, side in sides])}
     key = artifact_key("preferences", settings, inputs, code_digest("causerie.feedback"))
+    if config.out is not None:
+        note_copy(workspace, config.out, "preferences")
     there = existing_artifact(config.out, workspace, "preferences", config.name, key)
     if there is not None:
         return there

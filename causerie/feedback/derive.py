@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from causerie.core import sha256_json
 from causerie.feedback.records import Exposure, Signal, opening_key
 from causerie.feedback.standing import Records
 
 Row = dict[str, Any]
+
+NOT_TRAINED_ON: Final = ("imported_prompt", "imported_text", "imported_steps")
+"""Kinds that are kept and exported, but say nothing that a round could learn from."""
 
 
 @dataclass
@@ -77,6 +80,8 @@ def derive(records: Records, *, regenerate_weight: float = 0.5) -> Derived:
             _add_edit(result, exposure, signal)
         elif signal.kind == "imported_answer":
             result.sft.append(_sft_row(exposure, exposure.text, signal))
+        elif signal.kind in NOT_TRAINED_ON:
+            continue
         elif signal.kind != "regenerate" and signal.value["outcome"] != "chosen":
             result.counts[f"{signal.value['outcome']}_choices"] += 1
         else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from causerie.core import CauserieError, read_manifest
+from causerie.core import CauserieError, list_artifacts, read_json, read_manifest
+from causerie.feedback.copies import copies_outside
 from causerie.store import (
     Store,
     accounts,
@@ -28,7 +30,9 @@ class Erasure:
     """What an erasure removed.
 
     `training_sets` are the keys of preferences artifacts whose rows used the user's signals: their row files were
-    deleted, their manifests stay, so that lineage still tells which models saw them.
+    deleted, their manifests stay, so that lineage still tells which models saw them. `evaluations` held answers of
+    held-out votes on them: their item files were deleted too. `out_of_reach` names what an erasure cannot undo:
+    weights that learnt from the votes, and copies that were written outside of the workspace.
     """
 
     user: str
@@ -37,6 +41,8 @@ class Erasure:
     conversations: int
     messages: int
     training_sets: tuple[str, ...]
+    evaluations: tuple[str, ...] = ()
+    out_of_reach: tuple[str, ...] = ()
 
 
 def erase_user(store: Store, user: str, workspace: Path | None = None) -> Erasure:
@@ -52,8 +58,12 @@ def erase_user(store: Store, user: str, workspace: Path | None = None) -> Erasur
     """
     names, counts = store.transact(lambda connection: _erase(connection, user))
     store.scrub()
-    touched = _empty_training_sets(workspace, names) if workspace else ()
-    return Erasure(user, **counts, training_sets=touched)
+    if workspace is None:
+        return Erasure(user, **counts, training_sets=())
+    touched, folders = _empty_training_sets(workspace, names)
+    judged = _empty_evaluations(workspace, folders)
+    beyond = (*_learnt_from(workspace, touched), *copies_outside(workspace))
+    return Erasure(user, **counts, training_sets=touched, evaluations=judged, out_of_reach=beyond)
 
 
 def _erase(connection: Connection, user: str) -> tuple[set[str], dict[str, int]]:
@@ -66,7 +76,9 @@ def _erase(connection: Connection, user: str) -> tuple[set[str], dict[str, int]]
     counts = {
         "exposures": _update(connection, exposures, shown, {**blank, "sampling": {}, "consent": False}),
         "signals": _update(connection, signals, sorted(said), unsaid),
-        "conversations": _update(connection, conversations, talks, {"title": "", "folder": None, "settings": None, "deleted": time}),
+        "conversations": _update(
+            connection, conversations, talks, {"title": "", "folder": None, "settings": None, "deleted": time}
+        ),
         "messages": 0,
     }
     for part in _parts(talks):
@@ -98,9 +110,12 @@ def _parts(ids: list[str], size: int = 500) -> list[list[str]]:
     return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
-def _empty_training_sets(workspace: Path, names: set[str]) -> tuple[str, ...]:
-    touched = []
-    for folder in sorted((workspace / "preferences").glob("*")):
+def _empty_training_sets(workspace: Path, names: set[str]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """Empty the training sets that used these signals, also those written elsewhere: their keys and folders."""
+    elsewhere = [place for place in copies_outside(workspace, "preferences") if Path(place).is_dir()]
+    touched: list[str] = []
+    folders: list[Path] = []
+    for folder in [*sorted((workspace / "preferences").glob("*")), *map(Path, elsewhere)]:
         try:
             manifest = read_manifest(folder)
         except CauserieError:
@@ -110,4 +125,42 @@ def _empty_training_sets(workspace: Path, names: set[str]) -> tuple[str, ...]:
         for entry in manifest.files:
             (folder / entry.path).unlink(missing_ok=True)
         touched.append(manifest.key)
-    return tuple(touched)
+        folders.append(folder)
+    return tuple(dict.fromkeys(touched)), tuple(folders)
+
+
+def _empty_evaluations(workspace: Path, folders: tuple[Path, ...]) -> tuple[str, ...]:
+    """Delete the items of evaluations on these training sets (they hold questions), artifacts and runs alike."""
+    places = {str(folder) for folder in folders} | {str(folder.resolve()) for folder in folders}
+    found = []
+    for path in sorted((workspace / "evaluation").glob("*/manifest.json")):
+        with contextlib.suppress(CauserieError):
+            if read_manifest(path.parent).config.get("pairs") in places:
+                for name in ("items.jsonl", "against-items.jsonl"):
+                    (path.parent / name).unlink(missing_ok=True)
+                found.append(path.parent.name)
+    for path in sorted((workspace / "runs").glob("eval-*/run.json")):
+        with contextlib.suppress(CauserieError):
+            if read_json(path).get("config", {}).get("pairs") in places:
+                for name in ("preference.json", "votes.json"):
+                    (path.parent / name).unlink(missing_ok=True)
+                found.append(path.parent.name)
+    return tuple(found)
+
+
+def _learnt_from(workspace: Path, sets: tuple[str, ...]) -> tuple[str, ...]:
+    """Weights in the workspace that were trained on these sets, or on such weights."""
+    tainted, found = set(sets), []
+    weights = sorted(
+        [
+            *list_artifacts(workspace, "model"),
+            *list_artifacts(workspace, "adapter"),
+            *list_artifacts(workspace, "reward"),
+        ],
+        key=lambda artifact: artifact.manifest.created,
+    )
+    for artifact in weights:
+        if tainted & set(artifact.manifest.inputs.values()):
+            tainted.add(artifact.key)
+            found.append(f"weights {artifact.path.name}: train them again without these votes, or retire them")
+    return tuple(found)

@@ -10,8 +10,11 @@ from typing import Any
 
 from causerie.core import write_atomic
 from causerie.feedback.config import FeedbackExportConfig
+from causerie.feedback.copies import note_copy
 from causerie.feedback.derive import derive
+from causerie.feedback.open_webui import open_webui_rows
 from causerie.feedback.standing import Records, load_records, standing
+from causerie.feedback.trl import trl_rows
 from causerie.store import Store, open_store
 
 
@@ -28,7 +31,7 @@ def export_feedback(config: FeedbackExportConfig, workspace: Path, store: Store 
     """Write the store's feedback to a JSONL file, whole or not at all.
 
     Form "causerie" holds every exposure (with consent, unless told otherwise) and its signals, withdrawn ones
-    marked; "pairs", "labels" and "messages" hold what a training set would be made of, without a split.
+    marked; the other forms hold what a training set would be made of, without a split: see `trl` and `open_webui`.
     """
     if store is None:
         with open_store(workspace) as opened:
@@ -39,13 +42,29 @@ def export_feedback(config: FeedbackExportConfig, workspace: Path, store: Store 
         left_out = len(records.exposures) + len(records.signals) - len(rows)
         reasons = {"without_consent": left_out} if left_out else {}
     else:
-        usable = standing(records)
-        derived = derive(usable)
-        rows = list({"pairs": derived.pairs, "labels": derived.unpaired, "messages": derived.sft}[config.form])
-        reasons = dict(usable.left_out)
-    text = "".join(json.dumps(_for_others(row, config.form), ensure_ascii=False) + "\n" for row in rows)
-    write_atomic(config.out, text)
+        rows, reasons = _training_rows(config, standing(records))
+    write_atomic(config.out, _text(config, rows))
+    note_copy(workspace, config.out, config.form)
     return ExportResult(config.out, len(rows), reasons)
+
+
+def _training_rows(config: FeedbackExportConfig, usable: Records) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    derived = derive(usable)
+    ours = {"pairs": derived.pairs, "labels": derived.unpaired, "messages": derived.sft}
+    if config.form in ours:
+        return [_for_others(row, config.form) for row in ours[config.form]], dict(usable.left_out)
+    if config.form == "open-webui":
+        rows, more = open_webui_rows(usable)
+    else:
+        rows, more = trl_rows(config.form, config.style, usable, derived)
+    return rows, dict(usable.left_out + more)
+
+
+def _text(config: FeedbackExportConfig, rows: list[dict[str, Any]]) -> str:
+    """JSON lines; for Open WebUI one JSON list, as it exports it."""
+    if config.form == "open-webui":
+        return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _own_rows(records: Records, include_without_consent: bool) -> Iterator[dict[str, Any]]:

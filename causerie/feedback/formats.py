@@ -1,19 +1,22 @@
 """The forms in which others keep feedback, each read into exposures and signals.
 
-A row's form is recognised by its fields: TRL's `prompt/chosen/rejected`, `chosen/rejected`,
-`prompt/completion/label`, `prompt/completion` and `messages` (texts or message lists), hh-rlhf transcripts,
-ShareGPT pairs (`conversations/chosen/rejected`), Open WebUI's feedback export, and our own export.
+A row's form is recognised by its fields: TRL's dataset types (`prompt/chosen/rejected`, `chosen/rejected`,
+`prompt/completion/label`, `prompt/completions/labels`, `prompt/completion`, `prompt`, `messages`, `text`; texts or
+message lists), hh-rlhf transcripts, ShareGPT pairs (`conversations/chosen/rejected`), Open WebUI's feedback export,
+and our own export.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from causerie.core import CauserieError, sha256_json
-from causerie.feedback.records import IMPORTED, Exposure, Message, Signal, exposure_from_row, signal_from_row
+from causerie.feedback.open_webui import siblings_of
+from causerie.feedback.records import IMPORTED, Exposure, Kind, Message, Signal, exposure_from_row, signal_from_row
 
 _ROLE_NAMES: Final = {
     "human": "user", "user": "user", "prompter": "user", "gpt": "assistant", "assistant": "assistant",
@@ -63,6 +66,8 @@ def _parse(row: Mapping[str, Any], origin: Origin) -> tuple[str, Parsed]:
         return "open-webui", _open_webui(row, origin)
     if {"chosen", "rejected"} <= has:
         return _preference(row, origin)
+    if {"prompt", "completions", "labels"} <= has:
+        return "stepwise", _stepwise(row, origin)
     if {"prompt", "completion"} <= has:
         prompt, answer = _messages_of(row["prompt"], "prompt"), _answer(row["completion"], "completion")
         if "label" in has:
@@ -73,6 +78,12 @@ def _parse(row: Mapping[str, Any], origin: Origin) -> tuple[str, Parsed]:
         if messages[-1]["role"] != "assistant":
             raise BadRowError("messages do not end with the assistant's answer")
         return "messages", _demonstration(messages[:-1], messages[-1]["content"], origin)
+    if "prompt" in has:
+        return "prompt-only", _alone("imported_prompt", _messages_of(row["prompt"], "prompt"), "", origin)
+    if "text" in has:
+        if not isinstance(row["text"], str) or not row["text"].strip():
+            raise BadRowError("the text is empty, or none")
+        return "text", _alone("imported_text", [{"role": "user", "content": ""}], row["text"], origin)
     raise BadRowError(f"no known form has the fields {', '.join(sorted(map(str, has))) or '(none)'}")
 
 
@@ -92,6 +103,8 @@ def _preference(row: Mapping[str, Any], origin: Origin) -> tuple[str, Parsed]:
     if "prompt" in row:
         prompt = _messages_of(row["prompt"], "prompt")
         return "pair", pair_records(prompt, _answer(chosen, "chosen"), _answer(rejected, "rejected"), origin)
+    if isinstance(chosen, str) and isinstance(rejected, str) and not _is_transcript(chosen):
+        return "implicit-prompt", pair_records(*_common_beginning(chosen, rejected), origin)
     if isinstance(chosen, str) and isinstance(rejected, str):
         return "hh-rlhf", pair_records(*_diverging(_transcript(chosen), _transcript(rejected)), origin)
     both = _messages_of(chosen, "chosen"), _messages_of(rejected, "rejected")
@@ -123,6 +136,25 @@ def _demonstration(prompt: list[Message], answer: str, origin: Origin) -> Parsed
     return [shown], [_signal("imported_answer", shown.id, {}, origin)]
 
 
+def _alone(
+    kind: Literal["imported_prompt", "imported_text"], prompt: list[Message], text: str, origin: Origin
+) -> Parsed:
+    """A prompt without an answer, or a text without a prompt."""
+    shown = _exposure(prompt, text, origin)
+    return [shown], [_signal(kind, shown.id, {}, origin)]
+
+
+def _stepwise(row: Mapping[str, Any], origin: Origin) -> Parsed:
+    steps, labels = row["completions"], row["labels"]
+    if not isinstance(steps, list) or not isinstance(labels, list) or not 0 < len(steps) == len(labels):
+        raise BadRowError("completions and labels are not lists of one length")
+    if not all(isinstance(step, str) for step in steps):
+        raise BadRowError("completions holds something that is not a text")
+    shown = _exposure(_messages_of(row["prompt"], "prompt"), "\n".join(steps), origin)
+    value = {"steps": steps, "labels": [_truth(label) for label in labels]}
+    return [shown], [_signal("imported_steps", shown.id, value, origin)]
+
+
 def _exposure(prompt: list[Message], text: str, origin: Origin, **more: Any) -> Exposure:
     values: dict[str, Any] = {
         "id": _digest_id("exp", [origin.source, prompt, text]),
@@ -141,7 +173,7 @@ def _in_group(exposure: Exposure, group: str, position: int) -> Exposure:
 
 
 def _signal(
-    kind: Literal["imported_pair", "imported_label", "imported_answer"],
+    kind: Kind,
     exposure_id: str,
     value: dict[str, Any],
     origin: Origin,
@@ -192,6 +224,22 @@ def _truth(value: Any) -> bool:
     raise BadRowError(f"label is {value!r}, not true or false")
 
 
+def _is_transcript(text: str) -> bool:
+    return re.match(r"\s*(?:Human|Assistant):", text) is not None
+
+
+def _common_beginning(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
+    """TRL's implicit prompt of plain texts: what both begin with, up to the last word that both share."""
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+    shared = "".join(left for left, _ in pairs)
+    if shared in (chosen, rejected):
+        raise BadRowError("the two texts are equal, or one only goes on where the other ends")
+    cut = max(shared.rfind(" "), shared.rfind("\n")) + 1
+    if not shared[:cut].strip():
+        raise BadRowError("the two texts share no beginning: their prompt is not known")
+    return [{"role": "user", "content": shared[:cut].strip()}], chosen[cut:].strip(), rejected[cut:].strip()
+
+
 def _transcript(text: str) -> list[Message]:
     """Turns of an hh-rlhf transcript; turns of one speaker that follow each other are joined."""
     parts = _TURN.split(text)
@@ -225,13 +273,29 @@ def _open_webui(row: Mapping[str, Any], origin: Origin) -> Parsed:
         raise BadRowError(f"rating is {data.get('rating')!r}, not 1 or -1")
     chat: Any = (row.get("snapshot") or {}).get("chat") or {}
     history = (chat.get("chat") or chat).get("history") or {}
-    branch = _branch(history.get("messages") or {}, meta.get("message_id"))
+    messages = history.get("messages") or {}
+    branch = _branch(messages, meta.get("message_id"))
     user = f"{origin.source}:{row.get('user_id', 'unknown')}"
     model = str(data.get("model_id") or IMPORTED)
     shown = _exposure(branch[:-1], branch[-1]["content"], origin, user=user, model=model)
     words = [_NOT_A_WORD.sub("_", str(word).lower()).strip("_")[:40] for word in [data.get("reason") or ""]]
     more = {"user": user, "comment": str(data.get("comment") or "")[:4000], "reasons": tuple(filter(None, words))}
-    return [shown], [_signal("imported_label", shown.id, {"label": rating == "1"}, origin, **more)]
+    said = [_signal("imported_label", shown.id, {"label": rating == "1"}, origin, **more)]
+    if not data.get("sibling_model_ids"):
+        return [shown], said
+    others = [
+        _exposure(branch[:-1], text, origin, user=user) for text in siblings_of(messages, str(meta.get("message_id")))
+    ]
+    others = [other for other in others if other.text != shown.text]
+    said += [_arena(shown, other, rating == "1", origin, user) for other in others]
+    return [shown, *others], said[1:] or said
+
+
+def _arena(rated: Exposure, other: Exposure, won: bool, origin: Origin, user: str) -> Signal:
+    """An arena vote: the rated answer against one beside it."""
+    better, worse = (rated, other) if won else (other, rated)
+    value = {"outcome": "chosen", "others": [worse.id]}
+    return _signal("imported_pair", better.id, value, origin, user=user)
 
 
 def _branch(messages: Mapping[str, Any], last: Any) -> list[Message]:

@@ -14,14 +14,20 @@ from causerie.store import check_text, new_id, now
 Message = dict[str, str]
 """A chat message: `{"role": "system" | "user" | "assistant" | "tool", "content": text}`."""
 
-Kind = Literal["thumb", "choice", "edit", "regenerate", "imported_pair", "imported_label", "imported_answer"]
+Kind = Literal[
+    "thumb", "choice", "edit", "regenerate", "imported_pair", "imported_label", "imported_answer", "imported_prompt",
+    "imported_text", "imported_steps",
+]  # fmt: skip
 """What was said, and how `Signal.value` says it:
 
 - thumb, imported_label: `{"label": true | false}`;
 - choice, imported_pair: `{"outcome": "chosen" | "tie" | "neither", "others": [exposure ids shown beside it]}`;
 - regenerate: `{"discarded": [exposure ids]}`, the signal's own exposure being the one that was kept;
 - edit: `{"text": the user's version}`;
-- imported_answer: `{}`, the exposure's text being a demonstration.
+- imported_answer: `{}`, the exposure's text being a demonstration;
+- imported_prompt: `{}`, a prompt without an answer; imported_text: `{}`, a text that answers nothing;
+- imported_steps: `{"steps": [texts], "labels": [whether each is right]}`. These three are kept and exported, and no
+  round trains on them.
 """
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
@@ -153,6 +159,10 @@ def _check_value(kind: str, value: Mapping[str, Any], exposure_id: str) -> None:
         _check_others(value.get("others"), "signal.value.others", exposure_id)
     elif kind == "regenerate":
         _check_others(value.get("discarded"), "signal.value.discarded", exposure_id)
+    elif kind == "imported_steps":
+        steps, labels = value.get("steps"), value.get("labels")
+        fits = isinstance(steps, list | tuple) and isinstance(labels, list | tuple) and 0 < len(steps) == len(labels)
+        _require(fits, "signal.value", "does not hold as many steps as labels")
     elif kind == "edit":
         text = value.get("text")
         _require(isinstance(text, str) and bool(text.strip()), "signal.value.text", "is empty")

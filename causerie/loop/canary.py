@@ -115,7 +115,7 @@ def review_canary(store: Store, canary: Canary) -> Canary:
         return _end(store, canary, Decision("stopped", why, canary.figures))
     numbers = [int(ref.rpartition("@")[2]) for ref in (canary.incumbent, canary.candidate)]
     votes = live_votes(store, canary.name, numbers[0], numbers[1], canary.started)
-    found = duels(votes, canary.settings.max_per_user)
+    found = duels(votes, canary.settings.max_per_user, canary.settings.min_people)
     decision = decide(found, canary.settings, days=(now() - canary.started) / DAY)
     if decision.status == "running":
         store.write(
@@ -141,7 +141,7 @@ def decide(found: Duels, settings: CanaryConfig, days: float = 0.0) -> Decision:
         days: how long the canary has run.
     """
     wins, losses = found.wins, found.losses
-    settled = _first_decided(found, settings)
+    settled = _first_decided(found, settings) if found.people >= settings.min_people else None
     if settled is not None:
         won = sum(found.outcomes[:settled])
         told = _told(won, settled - won)
@@ -186,6 +186,7 @@ def _figures(found: Duels, settings: CanaryConfig) -> dict[str, Any]:
         "waiting": found.waiting,
         "people": found.people,
         "over_cap": found.over_cap,
+        "in_line": found.in_line,
         "choices": found.choices,
         "thumbs": found.thumbs,
         "win_rate_low": round(low, 4),

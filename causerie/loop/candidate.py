@@ -50,7 +50,7 @@ def train_candidate(
 
 def _fine_tune(shared: dict[str, Any], workspace: Path, incumbent: ResolvedModel, votes: Artifact) -> Artifact:
     held_out = votes.path / "heldout-sft.jsonl"
-    judged = {"heldout": held_out} if held_out.stat().st_size else {}
+    judged: dict[str, Any] = {"heldout": held_out} if held_out.stat().st_size else {}
     longest = shape_from_hf(read_json(_weights(incumbent.path) / "config.json")).max_seq_len
     settings = SftConfig(**shared, **judged, data=(votes.path / "sft.jsonl",), seq_len=min(512, longest), compile="off")
     return sft(settings, workspace)

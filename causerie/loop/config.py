@@ -24,6 +24,8 @@ class CanaryConfig:
     """How often a candidate that people do prefer may be rolled back; larger rolls a bad one back sooner."""
     min_duels: int = 10
     """Decisive votes before anything is decided."""
+    min_people: int = 1
+    """People who must have voted before anything is decided."""
     max_duels: int = 2_000
     """Decisive votes after which an undecided candidate is laid aside."""
     max_days: float = 30.0
@@ -40,7 +42,7 @@ class CanaryConfig:
         for field, top in (("share", 1.0), ("alpha", 0.5), ("harm_alpha", 0.5)):
             if not 0 < getattr(self, field) <= top:
                 raise _bad(field, getattr(self, field), f"a number above 0 and at most {top:g}")
-        for field in ("min_duels", "max_duels", "max_days"):
+        for field in ("min_duels", "min_people", "max_duels", "max_days"):
             if not getattr(self, field) > 0:
                 raise _bad(field, getattr(self, field), "a number above 0")
 

@@ -8,9 +8,10 @@ one half whatever the rate of thumbs up is (Wald 1947, Sequential Analysis, chap
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import select
 
@@ -31,6 +32,8 @@ class Duels:
     """Votes left out because their user had reached the cap."""
     choices: int
     thumbs: int
+    in_line: int = 0
+    """Votes of users who are ahead of the others' average; they count when the others have caught up."""
 
     @property
     def wins(self) -> int:
@@ -58,37 +61,76 @@ class LiveVote:
     created: float
 
 
-def duels(votes: Iterable[LiveVote], max_per_user: int) -> Duels:
+ALLOWANCE: Final = 1
+"""Votes by which a user may be ahead of the average of the others."""
+
+
+def duels(votes: Iterable[LiveVote], max_per_user: int, min_people: int = 1) -> Duels:
     """Duels of votes given in the order in which they came.
+
+    Nobody outvotes the rest by diligence: a user's vote counts only while that user is at most `ALLOWANCE` votes ahead
+    of the others' average; earlier votes wait in line and count when the others have caught up. The rule looks at
+    numbers of votes only, never at what they say, so the evidence stays a supermartingale.
 
     Args:
         votes: standing votes.
         max_per_user: a user's votes after this many are left out (the first count, not the newest: a test that is
             looked at all the time must not take evidence back); 0 means no cap.
+        min_people: people without whom nothing is decided; where one is enough, the only voter need not wait.
     """
-    given: Counter[str] = Counter()
-    queues: tuple[list[bool], list[bool]] = [], []
-    outcomes: list[bool] = []
-    kinds: Counter[str] = Counter()
-    ties = over = 0
+    tally = _Tally(max_per_user, alone=min_people <= 1)
     for vote in votes:
-        given[vote.user] += 1
-        if max_per_user and given[vote.user] > max_per_user:
-            over += 1
-            continue
-        kinds[vote.kind] += 1
-        pair = _meet(vote, queues) if vote.kind == "thumb" else (vote.outcome, None)
-        if pair is None:
-            continue
-        first, second = pair
+        tally.take(vote)
+    waiting = len(tally.queues[0]) + len(tally.queues[1])
+    return Duels(
+        tuple(tally.outcomes), tally.ties, waiting, len(tally.counted), tally.over,
+        tally.kinds["choice"], tally.kinds["thumb"], sum(map(len, tally.lines.values())),
+    )  # fmt: skip
+
+
+class _Tally:
+    """Counts votes as they become countable."""
+
+    def __init__(self, max_per_user: int, alone: bool) -> None:
+        self.most, self.alone = max_per_user, alone
+        self.given: Counter[str] = Counter()
+        self.counted: Counter[str] = Counter()
+        self.lines: dict[str, deque[LiveVote]] = {}
+        self.queues: tuple[list[bool], list[bool]] = [], []
+        self.outcomes: list[bool] = []
+        self.kinds: Counter[str] = Counter()
+        self.total = self.ties = self.over = 0
+
+    def take(self, vote: LiveVote) -> None:
+        self.given[vote.user] += 1
+        if self.most and self.given[vote.user] > self.most:
+            self.over += 1
+            return
+        self.lines.setdefault(vote.user, deque()).append(vote)
+        while (user := next((name for name in self.lines if self._may(name)), None)) is not None:
+            self._count(self.lines[user].popleft())
+            if not self.lines[user]:
+                del self.lines[user]
+
+    def _may(self, user: str) -> bool:
+        own = self.counted.get(user, 0)
+        people = len(self.counted) - (own > 0)
+        if people == 0:
+            return self.alone or own < ALLOWANCE
+        return own < ALLOWANCE + (self.total - own) / people
+
+    def _count(self, vote: LiveVote) -> None:
+        self.counted[vote.user] += 1
+        self.total += 1
+        self.kinds[vote.kind] += 1
         if vote.kind == "thumb":
-            ties += first == second
-            outcomes += [] if first == second else [bool(first)]
-        else:
-            ties += first is None
-            outcomes += [] if first is None else [first]
-    waiting = len(queues[0]) + len(queues[1])
-    return Duels(tuple(outcomes), ties, waiting, len(given), over, kinds["choice"], kinds["thumb"])
+            pair = _meet(vote, self.queues)
+            if pair is not None:
+                self.ties += pair[0] == pair[1]
+                self.outcomes += [] if pair[0] == pair[1] else [pair[0]]
+            return
+        self.ties += vote.outcome is None
+        self.outcomes += [] if vote.outcome is None else [vote.outcome]
 
 
 def _meet(vote: LiveVote, queues: tuple[list[bool], list[bool]]) -> tuple[bool, bool] | None:

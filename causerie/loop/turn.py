@@ -36,6 +36,8 @@ from causerie.loop.rows import gate_rows
 from causerie.store import Store, open_store
 
 SHARE_WITH_VOTERS = 0.2
+PEOPLE_AT_LEAST = 5
+"""People without whom a canary decides nothing, where as many voted for the training set."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,8 @@ def _settle(this: _Round, candidate: Artifact, verdict: Verdict, run: str, diges
         if not verdict.promoted:
             refuse(store, ref, actor="gate", reason=verdict.why)
         elif share:
-            settings = CanaryConfig(share=share, max_duels=config.canary_votes)
+            people = max(1, min(PEOPLE_AT_LEAST, used["people"]))
+            settings = CanaryConfig(share=share, max_duels=config.canary_votes, min_people=people)
             canary = start_canary(store, ref, settings, actor="gate").id
             why = why.replace("promoted:", "passed the gate:", 1)
             why += f"; {ref} now answers {share:.0%} of the conversations until live votes decide"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from causerie.model.attend import Attend
 from causerie.model.families import Activation
+from causerie.model.rms_norm import UnitNorm, wants_unit_norm
 from causerie.model.shape import ModelShape, RopeScaling
 
 
@@ -28,6 +29,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) → the same shape and dtype."""
+        if wants_unit_norm(x):
+            made: Tensor = UnitNorm.apply(x, self.weight + self.offset if self.offset else self.weight, self.eps)
+            return made
         wide = x.float()
         unit = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (unit * (self.weight.float() + self.offset)).type_as(x)

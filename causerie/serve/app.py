@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from causerie import __version__
 from causerie.serve.door import Doorkeeper, Visitor
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.events import Drain
+from causerie.serve.gate import Gate
+from causerie.serve.health import METRICS, alive, health
+from causerie.serve.openapi import DOCUMENT
 from causerie.serve.pool import EnginePool
-from causerie.serve.routes import Office, starlette_routes
+from causerie.serve.routes import Office, guarded, starlette_routes
 from causerie.serve.table import TABLE, resume_work
 from causerie.store import Store
+
+MEASURE_SECONDS: Final = 0.25
+"""How often the process's memory is looked at."""
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 """What a room does around the server's life: work before `yield` comes before the first request."""
@@ -65,10 +72,12 @@ def create_app(
             stack.push_async_callback(office.replays.close)
             stack.push_async_callback(office.workers.close)
             await resume_work(office)
+            watch = asyncio.create_task(_watch(pool.gate))
+            stack.callback(watch.cancel)
             yield
 
     app = Starlette(
-        routes=[*routes, Route("/health", health, methods=["GET"]), *starlette_routes(office, TABLE)],
+        routes=[*routes, *_plain_routes(office), *starlette_routes(office, TABLE)],
         exception_handlers={HTTPException: _http_error, Exception: _failure},
         lifespan=life,
     )
@@ -76,13 +85,21 @@ def create_app(
     return app
 
 
-async def health(request: Request) -> Response:
-    """Whether the server takes work: 200, or 503 while it is ending or has no model yet."""
-    office: Office = request.app.state.office
-    names = [name for name, _ in office.pool.models()]
-    status = "stopping" if office.drain.draining else "ok" if names else "starting"
-    body = {"status": status, "models": names, "version": __version__, "answers": office.pool.gate.answers}
-    return JSONResponse(body, 200 if status == "ok" else 503)
+def _plain_routes(office: Office) -> list[Route]:
+    """What is not of OpenAI's API: how the server is, and what it answers to."""
+    return [
+        Route("/health", health, methods=["GET"]),
+        Route("/health/live", alive, methods=["GET"]),
+        Route("/metrics", guarded(office, METRICS), methods=["GET"]),
+        Route("/openapi.json", guarded(office, DOCUMENT), methods=["GET"]),
+    ]
+
+
+async def _watch(gate: Gate) -> None:
+    """Keep the gate's view of the process's memory fresh."""
+    while True:
+        gate.measure()
+        await asyncio.sleep(MEASURE_SECONDS)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -96,6 +96,11 @@ class Drain:
         for task in list(self._streams):
             task.cancel()
 
+    @property
+    def streams(self) -> int:
+        """Streams under way."""
+        return len(self._streams)
+
     def add(self, task: asyncio.Task[Any]) -> None:
         """Know a stream's task until it is done."""
         self._streams.add(task)

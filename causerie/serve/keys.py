@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import func, insert, select, update
 
 from causerie.serve.gate import Asking
-from causerie.serve.quota import DAY, Limits
+from causerie.serve.quota import DAY, UNLIMITED, Limits
 from causerie.serve.scopes import INFERENCE, Need, role_scopes
 from causerie.store import Store, accounts, api_keys, new_id, now, objects, usage, users
 
@@ -46,8 +46,8 @@ class Principal:
     scopes: tuple[str, ...]
     project: str | None = None
     within: tuple[str, ...] = ("*",)
-    limits: Limits = Limits()
-    project_limits: Limits = Limits()
+    limits: Limits = UNLIMITED
+    project_limits: Limits = UNLIMITED
     spent: tuple[int, int] = (0, 0)
     expires: float | None = None
 

@@ -50,7 +50,9 @@ HEADER_SECONDS: Final = 10.0
 """From a request's first byte its headers must come within this time."""
 BODY_SECONDS: Final = 60.0
 """From one piece of a body to the next at most."""
-IDLE_SECONDS: Final = 30.0
-"""How long a connection is kept without a request."""
+REQUEST_SECONDS: Final = 1_800.0
+"""A whole request, a large upload too, must be sent within this time."""
+SWEEP_SECONDS: Final = 1.0
+"""How often connections are looked at for that."""
 MAX_CONNECTIONS: Final = 4_096
 """Connections open at the same time."""

@@ -54,6 +54,10 @@ class Limits:
         return self.tokens_per_minute is self.tokens_per_day is self.requests_per_minute is None
 
 
+UNLIMITED: Final = Limits()
+"""No limit."""
+
+
 @dataclass
 class Bucket:
     """A level that rises to `capacity` in `seconds`; it may sink below zero when more was used than was taken."""

@@ -133,7 +133,7 @@ def starlette_routes(office: Office, table: Sequence[ApiRoute]) -> list[Route]:
     routes = []
     for each in table:
         prefixes = (*PLAIN, DEPLOYMENT) if each.deployment else PLAIN
-        answer = _guarded(office, each)
+        answer = guarded(office, each)
         for prefix in prefixes:
             path = f"{prefix}/{each.path}"
             routes.append(Route(path, answer, methods=[each.method], name=f"{each.method} {path}"))
@@ -157,7 +157,7 @@ def check_table(table: Sequence[ApiRoute]) -> None:
         seen.add(name)
 
 
-def _guarded(office: Office, route: ApiRoute) -> Callable[[Request], Awaitable[Response]]:
+def guarded(office: Office, route: ApiRoute) -> Callable[[Request], Awaitable[Response]]:
     """The operation behind the door; errors become answers in OpenAI's shape."""
 
     async def answer(request: Request) -> Response:
@@ -175,8 +175,11 @@ def _guarded(office: Office, route: ApiRoute) -> Callable[[Request], Awaitable[R
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except (ApiError, CauserieError) as error:
-            return as_api_error(error).response()
+            told = as_api_error(error)
+            office.tally.failures[told.status] += 1
+            return told.response()
         except Exception as error:
+            office.tally.failures[500] += 1
             log.exception("%s %s failed", route.method, route.path)
             return as_api_error(error).response()
 

@@ -79,8 +79,8 @@ GROUPS: Final = (INFERENCE, PLATFORM, MANAGE, ADMIN, READING, "*")
 
 def is_scope(text: str) -> bool:
     """Whether a text is a scope that some action needs."""
-    resource, _, action = text.partition(".")
-    return text in GROUPS or (resource in RESOURCES and (not action or action in ACTIONS))
+    resource, dot, action = text.partition(".")
+    return text in GROUPS or (resource in RESOURCES and (action in ACTIONS or not dot))
 
 
 def covers(scopes: tuple[str, ...], wanted: str) -> bool:

@@ -6,13 +6,16 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.applications import Starlette
 
 from causerie.core import CauserieError
+from causerie.serve import limits
+from causerie.serve.connections import GuardedProtocol
 from causerie.serve.routes import Office
 
 GRACE_SECONDS: Final = 10
@@ -58,7 +61,7 @@ class Server:
         self._grace = grace
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=cast(Any, partial(GuardedProtocol, gate=self._office.pool.gate)),
             ws="none",
             lifespan="off",
             log_level="warning",
@@ -83,9 +86,22 @@ class Server:
         self._loop = asyncio.get_running_loop()
         try:
             async with self._app.router.lifespan_context(self._app):
-                await self._uvicorn.serve(sockets=[self._socket])
+                sweep = asyncio.create_task(self._sweep())
+                try:
+                    await self._uvicorn.serve(sockets=[self._socket])
+                finally:
+                    sweep.cancel()
         finally:
             self._socket.close()
+
+    async def _sweep(self) -> None:
+        """End connections whose requests are overdue."""
+        while True:
+            await asyncio.sleep(limits.SWEEP_SECONDS)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self._uvicorn.server_state.connections):
+                if isinstance(connection, GuardedProtocol):
+                    connection.check(now)
 
     def stop(self) -> None:
         """Ask the server to end; may be called from any thread."""

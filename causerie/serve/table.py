@@ -22,6 +22,7 @@ from causerie.serve.evals import routes as evals
 from causerie.serve.evals.running import resume_runs
 from causerie.serve.fine_tuning import graders as grader_routes
 from causerie.serve.fine_tuning import jobs, permissions, running
+from causerie.serve.organization import credentials, people, projects, records
 from causerie.serve.responses import routes as responses
 from causerie.serve.routes import ApiRoute, Office
 from causerie.serve.vector_stores import routes as vector_stores
@@ -44,6 +45,10 @@ TABLE: Final[tuple[ApiRoute, ...]] = (
     *evals.ROUTES,
     *vector_stores.ROUTES,
     *usage.ROUTES,
+    *projects.ROUTES,
+    *people.ROUTES,
+    *credentials.ROUTES,
+    *records.ROUTES,
 )
 """All operations."""
 

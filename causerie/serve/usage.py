@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from causerie.serve.errors import ApiError
 from causerie.serve.keys import DEFAULT_PROJECT, Principal
 from causerie.serve.objects import Body
+from causerie.serve.prices import PRICE, amount, price_at
 from causerie.serve.routes import ApiRoute, Endpoint, Office
 from causerie.store import api_keys, usage
 
@@ -24,9 +25,6 @@ MOST: Final = {"1m": 1440, "1h": 168, "1d": 31}
 """Buckets of one page, at most."""
 USUAL: Final = {"1m": 60, "1h": 24, "1d": 7}
 GROUPS: Final = {"project_id", "user_id", "api_key_id", "model", "batch", "line_item"}
-PRICE: Final = "price"
-"""Kind of stored object with a price version: `{"id", "model", "from", "currency", "input", "output"}`, the two in
-units of the currency for a million tokens; owned by the organization ("")."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ async def _rows(office: Office, window: Window, kinds: tuple[str, ...]) -> list[
     if office.store is None or window.page_end <= window.start:
         return []
     query = (
-        select(usage, api_keys.c.project, api_keys.c.user)
+        select(usage, api_keys.c.project.label("key_project"), api_keys.c.user)
         .join_from(usage, api_keys, usage.c.key_id == api_keys.c.id, isouter=True)
         .where(usage.c.time >= window.start, usage.c.time < window.page_end)
     )
@@ -96,13 +94,15 @@ async def _rows(office: Office, window: Window, kinds: tuple[str, ...]) -> list[
             continue
         value = {
             "time": row.time,
-            "project_id": row.project or DEFAULT_PROJECT,
+            "project_id": row.project or row.key_project or DEFAULT_PROJECT,
             "user_id": row.user,
             "api_key_id": row.key_id,
             "model": row.model,
             "batch": row.route.startswith("batch "),
             "input": row.prompt_tokens,
             "output": row.completion_tokens,
+            "cached": row.cached_tokens or 0,
+            "price": row.price,
         }
         if all(value[name] in allowed for name, allowed in window.wanted.items()):
             found.append(value)
@@ -138,6 +138,7 @@ def _counting(kind: str, routes: tuple[str, ...], drawn: bool) -> Endpoint:
         def result(rows: list[dict[str, Any]], group: dict[str, Any]) -> Body:
             body: Body = {"object": f"organization.usage.{kind}.result", **_named(group)}
             body |= {"input_tokens": sum(row["input"] for row in rows), "num_model_requests": len(rows)}
+            body["input_cached_tokens"] = sum(row["cached"] for row in rows)
             if drawn:
                 body |= {"output_tokens": sum(row["output"] for row in rows)}
             else:
@@ -158,18 +159,14 @@ async def costs(office: Office, request: Request, principal: Principal) -> Respo
     """What the metered tokens cost by the price in force at the time; models without a price cost nothing."""
     window = window_of(request)
     prices = sorted(await office.objects.all(PRICE, ""), key=lambda price: price["from"])
-
-    def price_of(row: dict[str, Any]) -> Body | None:
-        name = (row["model"] or "").rpartition("@")[0] or row["model"]
-        known = [each for each in prices if each["model"] in (name, row["model"], "*") and each["from"] <= row["time"]]
-        return known[-1] if known else None
+    versions = {price["id"]: price for price in prices}
 
     def result(rows: list[dict[str, Any]], group: dict[str, Any]) -> Body:
         total, currency = 0.0, "usd"
         for row in rows:
-            price = price_of(row)
+            price = versions.get(row["price"]) or price_at(prices, row["model"], row["time"])
             if price is not None:
-                total += (row["input"] * price["input"] + row["output"] * price["output"]) / 1e6
+                total += amount(price, row["input"], row["cached"], row["output"])
                 currency = price["currency"]
         return {
             "object": "organization.costs.result",

@@ -86,3 +86,19 @@ def test_a_prompt_is_laid_out_once() -> None:
     assert batch["positions"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 7, 8, 9, 10, 11, 12]]
     assert batch["segment"].tolist() == [[0] * 7 + [1] * 3 + [2] * 6]
     assert batch["source"].tolist() == [6, 7, 8, 6, 10, 11, 12, 13, 14]  # both first tokens follow the prompt's last
+
+
+def test_a_stranger_that_is_read_on_has_the_same_log_probs_and_no_gradient(model: Transformer) -> None:
+    from causerie.align.continued import own_and_stranger
+
+    batch = layout(GROUPS)
+    got, want = own_and_stranger(model, batch), completion_log_probs(model, batch)
+    torch.testing.assert_close(got.own.sums, want.sums[::2], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(got.strangers, want.sums[1::2].detach(), atol=1e-4, rtol=1e-5)
+    assert got.own.tokens.tolist() == [3, 1, 8]
+    assert not got.strangers.requires_grad
+    weights = torch.tensor([1.0, 0.0, 2.0, 0.0, 3.0, 0.0])
+    ours = torch.autograd.grad((got.own.sums * weights[::2]).sum(), list(model.parameters()))
+    theirs = torch.autograd.grad((want.sums * weights).sum(), list(model.parameters()))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-3)

@@ -99,7 +99,7 @@ def test_open_webui_ratings_bring_their_conversation(store: Store, workspace: Pa
         (b'{"prompt": [{"role": "user", "content": 3}], "chosen": "y", "rejected": "z"}', "without text"),
         (b'{"prompt": [{"role": "assistant", "content": "x"}], "chosen": "y", "rejected": "z"}', "does not end"),
         (b'{"prompt": [], "chosen": "y", "rejected": "z"}', "neither a text nor a list"),
-        (b'{"chosen": "no turns", "rejected": "here"}', "not a transcript"),
+        (b'{"chosen": "no turns", "rejected": "here"}', "share no beginning"),
         (b'{"chosen": "\\n\\nHuman: a\\n\\nAssistant: x", "rejected": "\\n\\nHuman: b\\n\\nAssistant: y"}', "part before"),
         (b'{"messages": [{"role": "user", "content": "x"}]}', "do not end with the assistant"),
         (b'{"causerie": "verdict"}', "record type"),

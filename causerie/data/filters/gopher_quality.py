@@ -42,7 +42,7 @@ def ellipsis_lines(seen: View) -> float:
 
 def alphabetic_words(seen: View) -> float:
     """Share of white-space separated tokens with at least one letter."""
-    return sum(any(map(str.isalpha, token)) for token in seen.tokens) / max(len(seen.tokens), 1)
+    return sum(token.isalpha() or any(map(str.isalpha, token)) for token in seen.tokens) / max(len(seen.tokens), 1)
 
 
 def stop_words(seen: View) -> float:

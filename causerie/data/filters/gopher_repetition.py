@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from causerie.data.filters.words import View, hash_ngrams
+from causerie.data.filters.words import View
 
 
 def repeated_lines(seen: View) -> float:
@@ -43,30 +43,27 @@ def _repeated_characters(parts: list[str]) -> float:
 
 
 def top_ngram(seen: View, n: int) -> float:
-    """Share of characters in the most frequent run of `n` words, 0 when none comes twice."""
-    grams = hash_ngrams(seen.hashes, n)
-    if not len(grams):
+    """Share of characters in the most frequent run of `n` words, 0 when none comes twice; `n` up to 10."""
+    places, keys = seen.repeated_runs[n]
+    if not len(places):
         return 0.0
-    _, first, counts = np.unique(grams, return_index=True, return_counts=True)
+    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
     best = int(np.argmax(counts))
-    if counts[best] < 2:
-        return 0.0
-    length = sum(map(len, seen.words[first[best] : first[best] + n]))
-    return float(min(1.0, length * int(counts[best]) / max(sum(map(len, seen.words)), 1)))
+    start = places[first[best]]
+    length = int(seen.lengths[start : start + n].sum())
+    return float(min(1.0, length * int(counts[best]) / max(int(seen.lengths.sum()), 1)))
 
 
 def repeated_ngrams(seen: View, n: int) -> float:
-    """Share of characters in words that lie in a run of `n` words which occurred before; each word counts once."""
-    grams = hash_ngrams(seen.hashes, n)
-    if not len(grams):
+    """Share of characters in words that lie in a run of `n` words (up to 10) which occurred before; each counts once."""
+    places, keys = seen.repeated_runs[n]
+    if not len(places):
         return 0.0
-    _, first = np.unique(grams, return_index=True)
-    again = np.ones(len(grams), bool)
+    _, first = np.unique(keys, return_index=True)
+    again = np.ones(len(places), bool)
     again[first] = False
     edges = np.zeros(len(seen.words) + 1, np.int64)
-    starts = np.flatnonzero(again)
-    np.add.at(edges, starts, 1)
-    np.add.at(edges, starts + n, -1)
+    np.add.at(edges, places[again], 1)
+    np.add.at(edges, places[again] + n, -1)
     covered = np.cumsum(edges)[:-1] > 0
-    lengths = np.fromiter(map(len, seen.words), np.int64, len(seen.words))
-    return float(lengths[covered].sum() / max(int(lengths.sum()), 1))
+    return float(seen.lengths[covered].sum() / max(int(seen.lengths.sum()), 1))

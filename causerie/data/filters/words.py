@@ -25,6 +25,11 @@ STOP_LISTS: Final = ("en", "fr")
 MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
+Runs = tuple[NDArray[np.int64], Hashes]
+"""Places of runs of words, ascending, and the hash of each run."""
+LONGEST_RUN: Final = 10
+
+
 @dataclass(frozen=True)
 class View:
     """A text taken apart.
@@ -44,6 +49,28 @@ class View:
     hashes: Hashes
     lines: list[str]
     paragraphs: list[str]
+
+    @functools.cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(len(words),) int64: characters of each word."""
+        return np.fromiter(map(len, self.words), np.int64, len(self.words))
+
+    @functools.cached_property
+    def repeated_runs(self) -> dict[int, Runs]:
+        """Runs of 2 to 10 words that occur more than once, every occurrence of them, by their number of words.
+
+        A run can only be repeated where the shorter one at its place is, so each length looks at few places.
+        """
+        found: dict[int, Runs] = {}
+        places, keys = np.arange(len(self.hashes)), self.hashes
+        for n in range(2, LONGEST_RUN + 1):
+            inside = places + n <= len(self.hashes)
+            places, keys = places[inside], _lengthen(keys[inside], self.hashes[places[inside] + n - 1])
+            _, of_each, counts = np.unique(keys, return_inverse=True, return_counts=True)
+            again = counts[of_each] > 1
+            places, keys = places[again], keys[again]
+            found[n] = places, keys
+        return found
 
 
 def view(text: str) -> View:
@@ -76,8 +103,13 @@ def hash_ngrams(hashes: Hashes, n: int) -> Hashes:
     count = len(hashes) - n + 1
     if count <= 0:
         return np.empty(0, np.uint64)
-    mixed = hashes[:count].copy()
+    mixed = hashes[:count]
+    for shift in range(1, n):
+        mixed = _lengthen(mixed, hashes[shift : shift + count])
+    return mixed.copy() if n == 1 else mixed
+
+
+def _lengthen(runs: Hashes, words: Hashes) -> Hashes:
+    """Hashes of runs with one more word each."""
     with np.errstate(over="ignore"):
-        for shift in range(1, n):
-            mixed = (mixed ^ (mixed >> np.uint64(29))) * MULTIPLIER + hashes[shift : shift + count]
-    return mixed
+        return (runs ^ (runs >> np.uint64(29))) * MULTIPLIER + words

@@ -96,9 +96,9 @@ async def project_of(office: Office, principal: Principal, id: str, *, active: b
     if not is_admin(principal) and id != principal.owner:
         raise no_such("project", id)
     found = await office.objects.find(PROJECT, "", id)
-    if found is None and id != DEFAULT_PROJECT and not (id == principal.owner and not is_admin(principal)):
+    if found is None and id not in (DEFAULT_PROJECT, principal.owner):
         raise no_such("project", id)
-    body = found or default_project() | {"id": id, "name": "Default project" if id == DEFAULT_PROJECT else id}
+    body = found or default_project() | ({} if id == DEFAULT_PROJECT else {"id": id, "name": id})
     if active and body["status"] != "active":
         raise ApiError(400, "the project is archived", code="project_archived", param="project_id")
     return body

@@ -4,7 +4,11 @@
  */
 
 import DOMPurify from 'dompurify';
-import { Marked, type Token, type TokensList } from 'marked';
+import { Marked, type Token, type Tokens, type TokensList } from 'marked';
+import { displayMaths, inlineMaths } from './dollars';
+import { extras } from './extras.svelte';
+
+export type Block = { kind: 'html'; html: string } | { kind: 'code'; text: string; language: string };
 
 const escapes: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 const escape = (text: string) => text.replace(/[&<>"']/g, (character) => escapes[character]!);
@@ -12,18 +16,32 @@ const escape = (text: string) => text.replace(/[&<>"']/g, (character) => escapes
 const marked = new Marked({
   gfm: true,
   breaks: true,
+  extensions: [displayMaths, inlineMaths],
   renderer: {
     html: ({ text }) => escape(text),
     image: ({ href, text }) => `<a href="${escape(href)}">${escape(text || href)}</a>`,
     checkbox: ({ checked }) => (checked ? '☑ ' : '☐ '),
+    code: ({ text }) => `<pre><code>${escape(text)}\n</code></pre>`,
   },
 });
 
 const TAGS = (
-  'a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i li ol p pre s span strong sub sup table tbody td th thead tr ul'
+  'a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i li ol p pre s span strong sub sup table tbody td th thead tr ul ' +
+  'math menclose mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms mspace msqrt mstyle ' +
+  'msub msubsup msup mtable mtd mtext mtr munder munderover none'
 ).split(' ');
+const ATTRIBUTES = (
+  'align href start title class display displaystyle scriptlevel mathvariant stretchy fence separator form lspace ' +
+  'rspace width height depth linethickness accent accentunder columnalign columnspacing rowspacing minsize maxsize ' +
+  'movablelimits symmetric largeop notation'
+).split(' ');
+/** Classes that our own drawing sets; no other comes through. */
+const CLASSES = /^(?:(?:hljs-|tml-)[\w-]+_?|language_|function_|class_|inherited__|cite|\s)+$/;
 
 const purify = DOMPurify();
+purify.addHook('uponSanitizeAttribute', (_node, data) => {
+  if (data.attrName === 'class' && !CLASSES.test(data.attrValue)) data.keepAttr = false;
+});
 purify.addHook('afterSanitizeAttributes', (node) => {
   if (node.tagName === 'A') {
     node.setAttribute('target', '_blank');
@@ -31,33 +49,47 @@ purify.addHook('afterSanitizeAttributes', (node) => {
   }
 });
 
-function clean(html: string): string {
+export function clean(html: string): string {
   return purify.sanitize(html, {
     ALLOWED_TAGS: TAGS,
-    ALLOWED_ATTR: ['align', 'href', 'start', 'title'],
+    ALLOWED_ATTR: ATTRIBUTES,
     ALLOW_ARIA_ATTR: false,
     ALLOW_DATA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   });
 }
 
+/** Numbers in brackets that name a file become marks with the file's name. */
+function cited(html: string, files: readonly string[]): string {
+  return html.replace(/(<code>[\s\S]*?<\/code>)|\[(\d{1,2})\]/g, (whole, code: string | undefined, number: string) => {
+    const name = code ? undefined : files[Number(number) - 1];
+    return name ? `<sup class="cite" title="${escape(name)}">${number}</sup>` : whole;
+  });
+}
+
 const CACHE_SIZE = 2000;
 const cache = new Map<string, string>();
 
-function blockHtml(token: Token, links: TokensList['links']): string {
-  const key = token.raw;
+function blockHtml(token: Token, links: TokensList['links'], files: readonly string[]): string {
+  const key = [extras.maths ? '1' : '0', files.join('\n'), token.raw].join('\0');
   let html = cache.get(key);
   if (html === undefined) {
     const list = Object.assign([token], { links }) as TokensList;
-    html = clean(marked.parser(list));
+    html = clean(files.length ? cited(marked.parser(list), files) : marked.parser(list));
     if (cache.size > CACHE_SIZE) cache.clear();
     cache.set(key, html);
   }
   return html;
 }
 
-/** The blocks of a text as sanitised HTML, in order. */
-export function markdownBlocks(text: string): string[] {
+/** The blocks of a text in order: code apart, the rest as sanitised HTML. `files` are the names that `[1]`, … cite. */
+export function markdownBlocks(text: string, files: readonly string[] = []): Block[] {
   const tokens = marked.lexer(text);
-  return tokens.filter((token) => token.type !== 'space').map((token) => blockHtml(token, tokens.links));
+  return tokens
+    .filter((token) => token.type !== 'space')
+    .map((token) =>
+      token.type === 'code'
+        ? { kind: 'code', text: (token as Tokens.Code).text, language: ((token as Tokens.Code).lang ?? '').split(/\s/)[0]! }
+        : { kind: 'html', html: blockHtml(token, tokens.links, files) },
+    );
 }
