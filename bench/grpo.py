@@ -117,7 +117,10 @@ def solved(folder: Path, rows: list[dict[str, str]], temperature: float, copies:
         for i, item in enumerate(found)
     )
     interval = wilson(right, len(found))
-    return {"share": round(right / len(found), 4), "interval": [round(interval.low or 0.0, 4), round(interval.high or 1.0, 4)]}
+    return {
+        "share": round(right / len(found), 4),
+        "interval": [round(interval.low or 0.0, 4), round(interval.high or 1.0, 4)],
+    }
 
 
 def run(given: argparse.Namespace, seed: int, workspace: Path) -> dict[str, Any]:

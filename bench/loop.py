@@ -87,16 +87,22 @@ def gate_passes(rng: np.random.Generator, both: Policies, held_out: int, poisone
     found = paired_difference((margins[0], weights), (margins[1], weights), seed=int(rng.integers(2**31)))
     assert found.low is not None
     assert found.high is not None
-    row = GateRow("margin", 0.0, found.value, found.value, found.low, found.high, found.n, "preference", 0.0, None, True)
+    row = GateRow(
+        "margin", 0.0, found.value, found.value, found.low, found.high, found.n, "preference", 0.0, None, True
+    )
     return judge([row]).promoted
 
 
-def live(rng: np.random.Generator, both: Policies, votes: int, users: int, trolls: int = 0, troll_votes: int = 0) -> list[LiveVote]:
+def live(
+    rng: np.random.Generator, both: Policies, votes: int, users: int, trolls: int = 0, troll_votes: int = 0
+) -> list[LiveVote]:
     """Votes of a canary as they come: honest users compare the two versions, trolls always choose the candidate."""
     prompts = rng.integers(0, len(both.log_old), votes)
     gap = UTILITY[draw(rng, both.log_new[prompts])] - UTILITY[draw(rng, both.log_old[prompts])]
     said = np.where(rng.random(votes) < NOISE, -gap, gap)
-    found = [LiveVote(f"user{rng.integers(users)}", "choice", None if one == 0 else bool(one > 0), True, 0.0) for one in said]
+    found = [
+        LiveVote(f"user{rng.integers(users)}", "choice", None if one == 0 else bool(one > 0), True, 0.0) for one in said
+    ]
     found += [LiveVote(f"troll{index % trolls}", "choice", True, True, 0.0) for index in range(trolls * troll_votes)]
     order = rng.permutation(len(found))
     return [found[index] for index in order]
@@ -124,8 +130,12 @@ def rate(hits: int, rounds: int) -> str:
 
 def table(rounds: int) -> None:
     """Wrong promotions and power."""
-    print(f"\n{rounds} seeded rounds each; users err in {NOISE:.0%} of votes; gate on 96 held-out votes; win rates as votes are cast")
-    print(f"{'true win rate':>14}  {'gate alone':>24}  {'canary alone, 1000 votes':>24}  {'gate and canary':>24}  {'rolled back':>22}  median votes")
+    print(
+        f"\n{rounds} seeded rounds each; users err in {NOISE:.0%} of votes; gate on 96 held-out votes; win rates as votes are cast"
+    )
+    print(
+        f"{'true win rate':>14}  {'gate alone':>24}  {'canary alone, 1000 votes':>24}  {'gate and canary':>24}  {'rolled back':>22}  median votes"
+    )
     for target in (0.45, 0.5, 0.55, 0.6):
         shift = shift_for(target)
         passed = promoted = both_ok = back = 0
@@ -162,7 +172,9 @@ def budgets(rounds: int) -> None:
 
 def adversaries(rounds: int) -> None:
     """An equal candidate and a few users who flood the canary with votes for it."""
-    print("\nan equally good candidate, 40 honest users with 1000 votes, trolls who always vote for it: wrong promotions")
+    print(
+        "\nan equally good candidate, 40 honest users with 1000 votes, trolls who always vote for it: wrong promotions"
+    )
     print(f"{'trolls x votes':>16}  {'every vote counts':>22}  {'nobody far ahead':>22}")
     shift = shift_for(0.5)
     for trolls, each in ((0, 0), (1, 200), (1, 1000), (3, 300)):
@@ -179,7 +191,9 @@ def adversaries(rounds: int) -> None:
 def recovery(rounds: int) -> None:
     """Poisoned rounds first, clean ones after: how long until the served model is at least as good as at the start."""
     print("\npoisoned votes in the first two rounds (training and held-out alike), clean ones after; up to 8 rounds")
-    print(f"{'poisoned':>9}  {'gate alone: hurt':>22}  {'with canary: hurt':>22}  {'not worse after 3 more':>24}  median rounds to recover")
+    print(
+        f"{'poisoned':>9}  {'gate alone: hurt':>22}  {'with canary: hurt':>22}  {'not worse after 3 more':>24}  median rounds to recover"
+    )
     for poisoned in (0.2, 0.4, 0.6, 0.8):
         hurt, hurt_gate, fine, took = 0, 0, 0, []
         for seed in range(rounds):

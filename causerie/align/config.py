@@ -126,12 +126,15 @@ class GrpoConfig(AlignSettings):
     """JSONL file of prompts to measure on; without it, `heldout_fraction` of the prompts is kept apart."""
     heldout_fraction: float = 0.1
     """Share of the prompts kept apart, chosen by a hash of the prompt."""
-    rewards: tuple[Literal["arithmetic", "format", "instructions", "learned"], ...] = ("arithmetic",)
-    """Rewards that are added up: exact number, shape of the answer, IFEval's instructions, a reward model."""
+    rewards: tuple[Literal["arithmetic", "format", "instructions", "learned", "graded"], ...] = ("arithmetic",)
+    """Rewards that are added up: exact number, shape of the answer, IFEval's instructions, a reward model, a grader."""
     reward_weights: tuple[float, ...] = ()
     """Weight of each reward; 1 unless given."""
     reward_model: Path | None = None
     """Folder of the reward model, for `learned`."""
+    grader: Path | None = None
+    """JSON file of a grader as the API spells it (`string_check`, `text_similarity`, `multi`), for `graded`; templates
+    read `{{item.…}}` from the prompt's row and `{{sample.output_text}}`."""
     variant: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
     """How token losses become one (means as in the papers); `dr_grpo` also leaves the deviation out of the advantage,
     `dapo` leaves out groups whose rewards are all equal."""
@@ -168,7 +171,7 @@ class GrpoConfig(AlignSettings):
 
     def inputs(self) -> dict[str, Path]:
         """See `AlignSettings.inputs`."""
-        more = {"heldout": self.heldout, "reward_model": self.reward_model}
+        more = {"heldout": self.heldout, "reward_model": self.reward_model, "grader": self.grader}
         return {"prompts": self.prompts, **{name: path for name, path in more.items() if path is not None}}
 
     @property
@@ -192,6 +195,8 @@ class GrpoConfig(AlignSettings):
             raise bad_setting("reward_weights", self.reward_weights, "one weight for each reward")
         if ("learned" in self.rewards) != (self.reward_model is not None):
             raise bad_setting("reward_model", self.reward_model, "a folder with the reward 'learned', and only then")
+        if ("graded" in self.rewards) != (self.grader is not None):
+            raise bad_setting("grader", self.grader, "a file with the reward 'graded', and only then")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,17 @@ from causerie.model import Transformer
 from causerie.text import ChatFormat
 from causerie.train import Batch, Callback, LossParts, Objective, bad_setting, fit
 
+Judge = Callable[[Mapping[str, Any], str], float]
+"""What an answer (text) to a prompt's row is worth."""
+
 
 def grpo(
-    config: GrpoConfig, workspace: Path, *, follows: Follows | None = None, events: Events | None = None
+    config: GrpoConfig,
+    workspace: Path,
+    *,
+    follows: Follows | None = None,
+    judge: Judge | None = None,
+    events: Events | None = None,
 ) -> Artifact:
     """Train a model (or its adapter) on rewards of its own answers.
 
@@ -38,6 +46,7 @@ def grpo(
         config: see `GrpoConfig`.
         workspace: where artifacts and runs live.
         follows: checker of verifiable instructions, for the reward `instructions`.
+        judge: what the grader in `config.grader` says, for the reward `graded`.
         events: hears every event of the run.
 
     Raises:
@@ -51,7 +60,7 @@ def grpo(
         policy = open_policy(stage)
         train, heldout, counts = load_prompts(config, policy.chat)
         sampler = Sampler(
-            policy.model.to(policy.device), policy.chat, config, pick_rewards(config, policy.chat, follows)
+            policy.model.to(policy.device), policy.chat, config, pick_rewards(config, policy.chat, follows, judge)
         )
         reference = None
         if config.beta:
@@ -60,7 +69,8 @@ def grpo(
         batches = GrpoBatches(train, sampler, config, run, reference)
         callback = Callback(lambda _, step: measure(sampler, heldout, config), "preference", config.eval_every)
         settings = limited(config, batches.steps_per_epoch)
-        settings = dataclasses.replace(settings, lr=config.lr or default_preference_lr(policy.model))
+        peak = (config.lr or default_preference_lr(policy.model)) * config.lr_scale
+        settings = dataclasses.replace(settings, lr=peak)
         objective = grpo_objective(config, batches.gap)
         result = fit(policy.model, objective, batches, settings, run, callbacks=[callback])
         counts["log_prob_gap"] = batches.gap[0]
@@ -100,11 +110,14 @@ def grpo_objective(config: GrpoConfig, gap: list[float] | None = None) -> Object
     return objective
 
 
-def pick_rewards(config: GrpoConfig, chat: ChatFormat, follows: Follows | None) -> list[tuple[Reward, float]]:
+def pick_rewards(
+    config: GrpoConfig, chat: ChatFormat, follows: Follows | None, judge: Judge | None = None
+) -> list[tuple[Reward, float]]:
     """The rewards of a run with their weights.
 
     Raises:
-        CauserieError: CAU-4001 for `instructions` without a checker, CAU-4104 for a bad reward model.
+        CauserieError: CAU-4001 for `instructions` without a checker or `graded` without a judge, CAU-4104 for a bad
+            reward model.
     """
     weights = config.reward_weights or (1.0,) * len(config.rewards)
     found = []
@@ -113,6 +126,10 @@ def pick_rewards(config: GrpoConfig, chat: ChatFormat, follows: Follows | None) 
             if follows is None:
                 raise bad_setting("rewards", name, "a checker of instructions, as the command line does")
             found.append((instructions_followed(follows), weight))
+        elif name == "graded":
+            if judge is None:
+                raise bad_setting("rewards", name, "a judge made from the grader, as the command line does")
+            found.append((each(judge), weight))
         elif name == "learned":
             assert config.reward_model is not None
             found.append((learned_reward(config.reward_model, chat), weight))

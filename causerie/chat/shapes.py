@@ -92,6 +92,7 @@ class ChatRequest(Strict):
         continues: an answer to go on with; its question is the parent.
         system: what the model is told before the conversation.
         attachments: texts of files that go with the question.
+        files_of: an earlier question whose files go with this one, which says it in other words.
         model: name or `name@version` of the model to answer.
         other: the second draft's model; None draws both from `model`.
         drafts: 1, or 2 to compare.
@@ -103,6 +104,7 @@ class ChatRequest(Strict):
     content: Prose | None = None
     continues: Id | None = None
     system: System = ""
+    files_of: Id | None = None
     attachments: Annotated[list[AttachedFile], Field(max_length=8)] = []
     model: Name
     other: Name | None = None

@@ -202,6 +202,8 @@ def _ask(book: Book, request: ChatRequest, turn: Turn) -> ChatMessages:
     path = book.path(request.conversation, request.parent)
     if request.content is not None:
         files = [file.model_dump() for file in request.attachments]
+        if request.files_of is not None:
+            files = [*(book.message(request.files_of)["attachments"] or ()), *files]
         turn.question = book.add(
             request.conversation, "user", request.content, parent=request.parent, attachments=files
         )

@@ -23,10 +23,15 @@ app.command(
 
 
 def verified_grpo(config: GrpoConfig, workspace: Path) -> Artifact:
-    """`grpo` with the evaluations' checker of instructions, which lives a layer above it."""
+    """`grpo` with the evaluations' checker of instructions and the API's graders, which live layers above it."""
     from causerie.evals import follows
 
-    return grpo(config, workspace, follows=follows)
+    judge = None
+    if config.grader is not None:
+        from causerie.serve import local_judge
+
+        judge = local_judge(config.grader)
+    return grpo(config, workspace, follows=follows, judge=judge)
 
 
 app.command(

@@ -38,6 +38,7 @@ from causerie.data.merge import Merge
 from causerie.data.plan import Unit, batches_of, bytes_read, parts_of, units_of
 from causerie.data.pool import Batch, judge_batches
 from causerie.data.quality import load_quality
+from causerie.data.quarantine import Quarantine
 from causerie.data.report import write_report
 from causerie.data.sources import SourceFile, find_sources
 
@@ -46,6 +47,10 @@ CONFIG_ONLY: Final = (
     *("engine", "tasks", "dedup_memory_mb"),
 )
 """Fields that do not change the corpus, or that enter its key by content."""
+
+
+QUARANTINE: Final = "quarantine"
+"""Folder in the run's folder for documents that ended the process which read them; it stays."""
 
 
 def build(config: DataBuildConfig, workspace: Path) -> Artifact:
@@ -113,12 +118,22 @@ def _check(config: DataBuildConfig) -> None:
     for path in config.decontaminate:
         if not path.is_file():
             raise data_error("CAU-2009", "no such file", where=str(path), fix="check --decontaminate")
+    _hint_at_swallowed(config)
     if config.without is not None and not config.without.is_file():
         refuse("without", f"no file {config.without}", "give a file with addresses, one a line")
     if config.quality_model is not None:
         load_quality(str(config.quality_model))
     for path in config.after:
         open_artifact(path).file("signatures.bin")
+
+
+def _hint_at_swallowed(config: DataBuildConfig) -> None:
+    """Say so when a source lies beside an evaluation file: each of those needs a `--decontaminate` of its own."""
+    beside = {(path.absolute().parent, path.suffix) for path in config.decontaminate}
+    for source in config.sources:
+        path = Path(source).absolute()
+        if (path.parent, path.suffix) in beside:
+            say(f"{source} is read as a source; to decontaminate against it write --decontaminate before it too")
 
 
 def _mixture(config: DataBuildConfig) -> list[dict[str, Any]]:
@@ -155,7 +170,8 @@ def _curate(config: DataBuildConfig, files: list[SourceFile], run: Run, stop: Ca
     begun = time.monotonic()
     done = kept = size = 0
     with track("reading", max(1, round(reading.total / 1e6)), "MB of input") as bar:
-        for name, rows in judge_batches(waiting, config, _runs_file(run), worker_count(config)):
+        quarantine = Quarantine(run.path / QUARANTINE)
+        for name, rows in judge_batches(waiting, config, _runs_file(run), worker_count(config), quarantine):
             store.write(name, rows)
             crashpoint("data.batch_written")
             done += len(rows)
@@ -204,6 +220,10 @@ class _Reading:
 
 def _tell(run: Run, metrics: dict[str, Any], curated: int, seconds: float) -> None:
     run.result = {**metrics, "seconds": round(seconds, 2), "pages_per_second": round(curated / max(seconds, 1e-9), 1)}
+    poison = Quarantine(run.path / QUARANTINE).listed()
+    run.result["quarantined"] = len(poison)
+    if poison:
+        say(f"{len(poison)} documents ended the process that read them; they are kept in {run.path / QUARANTINE}")
     kept, seen = metrics["documents_kept"], metrics["documents_in"]
     most = ", ".join(f"{rule} {count}" for rule, count in list(metrics["dropped"].items())[:5])
     say(f"kept {kept:,} of {seen:,} documents, {metrics['bytes_kept'] / 1e6:.1f} MB of text, in {seconds:.0f} s")

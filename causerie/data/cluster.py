@@ -20,6 +20,7 @@ from causerie.data.config import DataBuildConfig
 from causerie.data.config_json import config_from_json
 from causerie.data.plan import Unit, batches_of
 from causerie.data.pool import judge_batches
+from causerie.data.quarantine import Quarantine
 from causerie.data.sources import SourceFile
 
 
@@ -79,7 +80,8 @@ def curate_task(plan: Path, rank: int, world_size: int) -> Iterator[int]:
     ]
     waiting = (batch for unit in mine for batch in batches_of(unit, config) if not store.has(batch[0]))
     done = 0
-    for name, rows in judge_batches(waiting, config, runs, 1):
+    quarantine = Quarantine(store.folder.parent / "quarantine")
+    for name, rows in judge_batches(waiting, config, runs, 1, quarantine):
         store.write(name, rows)
         done += len(rows)
         (plan.parent / f"done-{rank:05d}").write_text(str(done), encoding="ascii")

@@ -10,7 +10,6 @@ ERRORS: Final = {
     "CAU-2001": "A source matches no file.",
     "CAU-2002": "A source is of a kind that cannot be read.",
     "CAU-2003": "A configuration value is out of range.",
-    "CAU-2004": "A page cannot be parsed.",
     "CAU-2005": "No document was kept.",
     "CAU-2006": "The extraction worker cannot be started.",
     "CAU-2007": "A corpus holds too little text to pack.",

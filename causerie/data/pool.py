@@ -20,6 +20,7 @@ import causerie
 from causerie.data.config import DataBuildConfig
 from causerie.data.curate import Judged, unread
 from causerie.data.errors import data_error
+from causerie.data.quarantine import Quarantine
 from causerie.data.raw import RawDocument
 from causerie.data.worker import OUT_OF_MEMORY
 
@@ -28,9 +29,10 @@ Batch = tuple[str, list[RawDocument]]
 
 
 class Worker:
-    """One curating process; a document that ends it is counted, and the process replaced."""
+    """One curating process; a document that ends it is counted and put into quarantine, and the process replaced."""
 
-    def __init__(self, config: DataBuildConfig, runs: Path | None) -> None:
+    def __init__(self, config: DataBuildConfig, runs: Path | None, quarantine: Quarantine | None = None) -> None:
+        self._quarantine = quarantine
         plain = {**asdict(config), "out": None, "decontaminate": [], "after": []}
         self._start = json.dumps({"config": plain, "runs": str(runs) if runs else None}, default=str) + "\n"
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,7 +56,10 @@ class Worker:
             return Judged(**json.loads(line))
         self.close()
         rules = {-signal.SIGPROF: "too_slow", OUT_OF_MEMORY: "too_much_memory"}
-        return unread(raw, rules.get(process.returncode, "crashed"), f"exit status {process.returncode}")
+        rule, note = rules.get(process.returncode, "crashed"), f"exit status {process.returncode}"
+        if self._quarantine is not None:
+            self._quarantine.add(raw, rule, note)
+        return unread(raw, rule, note)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -90,11 +95,15 @@ class Worker:
 
 
 def judge_batches(
-    batches: Iterable[Batch], config: DataBuildConfig, runs: Path | None, workers: int
+    batches: Iterable[Batch],
+    config: DataBuildConfig,
+    runs: Path | None,
+    workers: int,
+    quarantine: Quarantine | None = None,
 ) -> Iterator[tuple[str, list[Judged]]]:
     """Curate batches in `workers` processes; yields (name, rows) in the order given, few batches ahead."""
     free: SimpleQueue[Worker] = SimpleQueue()
-    crew = [Worker(config, runs) for _ in range(workers)]
+    crew = [Worker(config, runs, quarantine) for _ in range(workers)]
     for worker in crew:
         free.put(worker)
 

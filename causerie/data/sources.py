@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO, Final, Literal
 
 from causerie.core import sha256_file
+from causerie.data.bodies import MAX_BODY, ZSTD_WINDOW
 from causerie.data.errors import data_error
 from causerie.data.raw import RawDocument
 from causerie.data.rows import read_lines, read_parquet
-from causerie.data.warc import MAX_BODY, read_arc, read_warc
+from causerie.data.warc import read_arc, read_warc
 
 Kind = Literal["warc", "arc", "jsonl", "parquet", "html", "text"]
 
@@ -41,8 +42,6 @@ SUFFIXES: Final[dict[str, Kind]] = {
     ".md": "text",
 }
 COMPRESSED: Final = (".gz", ".zst", ".lz4")
-ZSTD_WINDOW: Final = 1 << 27
-"""Largest zstd window accepted, bytes: what `zstd --long=27` writes."""
 
 
 @dataclass(frozen=True)

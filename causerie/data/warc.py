@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
+from causerie.data.bodies import MAX_BODY, TooLarge, decode_body
 from causerie.data.raw import RawDocument
 
 MAX_HEAD: Final = 65_536
@@ -16,8 +16,6 @@ GZIP_MEMBER: Final = b"\x1f\x8b\x08"
 NEXT_RECORD: Final = b"\r\n\r\nWARC/1."
 ENCODING: Final = "Content-Encoding"
 HTML_TYPES: Final = ("text/html", "application/xhtml+xml")
-MAX_BODY: Final = 50_000_000
-"""Bytes of a record read at most, and that it may unfold to; a longer one is counted as too large."""
 
 
 def read_warc(path: Path, label: str) -> Iterator[RawDocument]:
@@ -126,7 +124,7 @@ def _document(record: Any, label: str, index: int) -> RawDocument | None:
         return RawDocument(label, index, problem="not_html", **{**facts, "note": kind})
     try:
         body = read_whole(record.reader, _rest_of(record))
-        body = decode_body(body, _header(record, "Transfer-Encoding"), _header(record, ENCODING))
+        body = decode_body(body, _header(record, "Transfer-Encoding"), _header(record, ENCODING), MAX_BODY)
     except RunsOn:
         raise
     except TooLarge as error:
@@ -145,10 +143,6 @@ def _header(record: Any, name: str) -> str:
 
 class RunsOn(ValueError):
     """A record whose stated length is wrong, so that it is not known where the next one begins."""
-
-
-class TooLarge(ValueError):
-    """A body that is longer than anything that is read."""
 
 
 def _rest_of(record: Any) -> int:
@@ -173,77 +167,6 @@ def read_whole(reader: Any, stated: int) -> bytes:
     if NEXT_RECORD in body:
         raise RunsOn(f"its stated length of {stated} bytes runs into the next record")
     return body
-
-
-def decode_body(body: bytes, transfer: str, encoding: str) -> bytes:
-    """Undo chunking and compression where the bytes really have them: many archives keep the header, not the form.
-
-    Raises:
-        TooLarge: it unfolds to more than MAX_BODY.
-        ValueError: the body is compressed and damaged, or cut off.
-    """
-    if transfer == "chunked":
-        body = _join_chunks(body)
-    coding = encoding.split(",")[-1].strip().removeprefix("x-")
-    try:
-        if body[:2] == b"\x1f\x8b":
-            return _inflate(body, 31)
-        if coding == "deflate" and b"<" not in body[:200]:
-            return _inflate(body, 15 if body[:1] == b"\x78" else -15)
-        if coding == "zstd" and body[:4] == b"\x28\xb5\x2f\xfd":
-            import zstandard
-
-            return _limited(zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(io.BytesIO(body)))
-        if coding == "br" and b"<" not in body[:200]:
-            from fastwarc.stream_io import BrotliReader
-
-            return _limited(BrotliReader(io.BytesIO(body)))
-    except TooLarge:
-        raise
-    except Exception as error:  # zlib, zstandard and brotli each have errors of their own
-        raise ValueError(f"damaged {coding or 'gzip'} body: {error}"[:200]) from error
-    return body
-
-
-def _inflate(body: bytes, bits: int) -> bytes:
-    """Every member of a gzip or deflate stream, checked to its end."""
-    parts: list[bytes] = []
-    room = MAX_BODY
-    while body:
-        stream = zlib.decompressobj(wbits=bits)
-        parts.append(stream.decompress(body, room + 1))
-        room -= len(parts[-1])
-        if room < 0:
-            raise TooLarge(f"unfolds to more than {MAX_BODY:,} bytes")
-        if not stream.eof:
-            raise ValueError("it is cut off")
-        body = stream.unused_data if stream.unused_data[:2] == body[:2] and bits == 31 else b""
-    return b"".join(parts)
-
-
-def _limited(reader: Any) -> bytes:
-    body = bytes(reader.read(MAX_BODY + 1))
-    if len(body) > MAX_BODY:
-        raise TooLarge(f"unfolds to more than {MAX_BODY:,} bytes")
-    return body
-
-
-def _join_chunks(body: bytes) -> bytes:
-    parts: list[bytes] = []
-    place = 0
-    while place < len(body):
-        end = body.find(b"\r\n", place, place + 80)
-        try:
-            size = int(body[place:end].split(b";")[0], 16) if end > place else -1
-        except ValueError:
-            size = -1
-        if size < 0:
-            return body if not parts else b"".join(parts)  # never chunked, or cut off
-        if size == 0:
-            break
-        parts.append(body[end + 2 : end + 2 + size])
-        place = end + 2 + size + 2
-    return b"".join(parts)
 
 
 def _content_type(record: Any) -> tuple[str, str]:

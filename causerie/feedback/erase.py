@@ -66,19 +66,18 @@ def erase_user(store: Store, user: str, workspace: Path | None = None) -> Erasur
     return Erasure(user, **counts, training_sets=touched, evaluations=judged, out_of_reach=beyond)
 
 
-def _erase(connection: Connection, user: str) -> tuple[set[str], dict[str, int]]:
+def _erase(connection: Connection, user: str) -> tuple[set[str], dict[str, Any]]:
     time = now()
     shown = [row.id for row in connection.execute(select(exposures.c.id).where(exposures.c.user == user))]
     talks = [row.id for row in connection.execute(select(conversations.c.id).where(conversations.c.user == user))]
     said = _signals_about(connection, user, shown)
     blank: dict[str, Any] = {"prompt": [], "prompt_key": "", "token_ids": [], "log_probs": [], "text": ""}
     unsaid: dict[str, Any] = {"value": {}, "reasons": [], "comment": "", "withdrawn": time}
+    untitled: dict[str, Any] = {"title": "", "folder": None, "settings": None, "deleted": time}
     counts = {
         "exposures": _update(connection, exposures, shown, {**blank, "sampling": {}, "consent": False}),
         "signals": _update(connection, signals, sorted(said), unsaid),
-        "conversations": _update(
-            connection, conversations, talks, {"title": "", "folder": None, "settings": None, "deleted": time}
-        ),
+        "conversations": _update(connection, conversations, talks, untitled),
         "messages": 0,
     }
     for part in _parts(talks):

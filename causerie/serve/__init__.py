@@ -4,6 +4,7 @@ from causerie.serve.answer import AnswerParams, ChatDelta, Usage, chat_stream
 from causerie.serve.app import create_app
 from causerie.serve.errors import ERRORS, ApiError, as_api_error
 from causerie.serve.gate import Asking, Gate
+from causerie.serve.graders.local import local_judge
 from causerie.serve.keys import Principal, create_key, revoke_key
 from causerie.serve.metering import Meter
 from causerie.serve.pool import EngineLike, EnginePool, Served, ServedVersion
@@ -31,6 +32,7 @@ __all__ = [
     "chat_stream",
     "create_app",
     "create_key",
+    "local_judge",
     "revoke_key",
     "role_scopes",
     "run_server",

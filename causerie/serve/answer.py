@@ -128,10 +128,19 @@ async def chat_stream(
 
 
 async def text_stream(
-    served: Served, prompt: Sequence[int], params: AnswerParams, stop_ids: Sequence[int], *, salt: str = ""
+    served: Served,
+    prompt: Sequence[int],
+    params: AnswerParams,
+    stop_ids: Sequence[int],
+    *,
+    salt: str = "",
+    sampling: Sampling | None = None,
 ) -> AsyncGenerator[ChatDelta, None]:
-    """A completion of prompt ids, as it grows; see `chat_stream`. The caller holds the lease on `served`."""
-    sampling = sampling_for(served, len(prompt), params, stop_ids)
+    """A completion of prompt ids, as it grows; see `chat_stream`. The caller holds the lease on `served`.
+
+    `sampling` is what `sampling_for` makes of the others, when the caller has it already.
+    """
+    sampling = sampling or sampling_for(served, len(prompt), params, stop_ids)
     if params.max_tokens == 0 and not params.prompt_logprobs:
         yield ChatDelta("", [], [], served.version, "length", Usage(len(prompt), 0))
         return

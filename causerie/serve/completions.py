@@ -189,7 +189,7 @@ async def _frames(
         yield b"".join(frame(top | {"choices": [_part(at, _echo(job, at, asked))]}) for at in range(len(choices)))
         async with aclosing(draw(job, meter)) as deltas:
             async for number, delta in deltas:
-                offset = len(choices[number].text)
+                offset = len(_echo(job, number, asked)) + len(choices[number].text)
                 choices[number].add(delta)
                 logprobs = None
                 if asked.logprobs is not None:

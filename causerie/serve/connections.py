@@ -6,13 +6,47 @@ Uvicorn closes a connection that is idle after an answer; it keeps one for ever 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from causerie.serve import limits
 from causerie.serve.gate import Gate
+
+MOST_PIECES: Final = 32
+"""Pieces gathered before they are sent at once: a slow reader must be noticed."""
+
+
+class Corked:
+    """A transport that sends at the end of the loop's turn what was written in it: head and body in one packet."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send soon."""
+        if not self._pieces:
+            self._loop.call_soon(self.flush)
+        self._pieces.append(data)
+        if len(self._pieces) >= MOST_PIECES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send now."""
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def close(self) -> None:
+        """Send what is there, then close."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class GuardedProtocol(H11Protocol):
@@ -25,7 +59,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or end it at once when there are too many or the memory is used up."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
         self._heard = self._begun = self.loop.time()
         if len(self.connections) > limits.MAX_CONNECTIONS or self._gate.stage >= 3:
             self._gate.refused["connection"] += 1

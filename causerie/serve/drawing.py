@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 
 from causerie.core import seed_for
+from causerie.infer import Sampling
 from causerie.serve.answer import Alternatives, AnswerParams, ChatDelta, Usage, sampling_for, text_stream, with_seed
 from causerie.serve.gate import SHED_TOKENS, Asking
 from causerie.serve.keys import Principal
@@ -58,6 +59,8 @@ class Job:
     n: int
     params: AnswerParams
     stop_ids: Sequence[int]
+    sampling: Sampling | None = None
+    """The engine's settings of the first choice, when they are known."""
 
     @property
     def tokens(self) -> int:
@@ -82,13 +85,16 @@ async def admitted(
     pool = office.pool
     async with pool.lease(model, principal.owner) as served:
         job = await prepare(served)
-        sampling_for(served, max(map(len, job.prompts)), job.params, job.stop_ids)
         meter = Meter(
             office.store, request.scope["route"].path, principal.key_id, project=principal.owner, tally=office.tally
         )
         asking = asking_of(request, principal)
         if asking.free and pool.gate.stage:
             job = _shortened(job, meter)
+        longest = max(map(len, job.prompts))
+        sampling = sampling_for(served, longest, job.params, job.stop_ids)
+        if len(job.prompts) == 1:
+            job = replace(job, sampling=sampling)
         async with pool.gate.admit(asking, len(job.prompts) * job.n, job.tokens, served.lane, meter):
             if asking.holders:
                 meter.headers |= pool.gate.quotas.remaining(asking.holders)
@@ -123,6 +129,11 @@ async def draw(job: Job, meter: Meter) -> AsyncGenerator[tuple[int, ChatDelta], 
     Choice 0 uses the request's seed, so that `n` does not change it; the others use seeds derived from it.
     """
     choices = len(job.prompts) * job.n
+    if choices == 1:
+        async with aclosing(_stream(job, 0, meter)) as stream:
+            async for delta in stream:
+                yield 0, delta
+        return
     queue: asyncio.Queue[tuple[int, ChatDelta | Exception]] = asyncio.Queue(64)
     tasks = [asyncio.create_task(_draw_one(job, number, meter, queue)) for number in range(choices)]
     try:
@@ -140,20 +151,27 @@ async def draw(job: Job, meter: Meter) -> AsyncGenerator[tuple[int, ChatDelta], 
 
 
 async def _draw_one(job: Job, number: int, meter: Meter, queue: asyncio.Queue[Any]) -> None:
-    index = number % job.n
-    seed = job.params.seed
-    params = with_seed(job.params, seed_for(seed, index) if seed is not None and index else seed)
-    prompt = job.prompts[number // job.n]
-    salt = meter.key_id or ""
     try:
-        async with aclosing(text_stream(job.served, prompt, params, job.stop_ids, salt=salt)) as stream:
-            first = True
+        async with aclosing(_stream(job, number, meter)) as stream:
             async for delta in stream:
-                meter.count(delta, len(prompt) if first and index == 0 else 0)
-                first = False
                 await queue.put((number, delta))
     except Exception as error:
         await queue.put((number, error))
+
+
+async def _stream(job: Job, number: int, meter: Meter) -> AsyncGenerator[ChatDelta, None]:
+    """The deltas of one choice, counted."""
+    index, seed, prompt = number % job.n, job.params.seed, job.prompts[number // job.n]
+    params = with_seed(job.params, seed_for(seed, index)) if seed is not None and index else job.params
+    sampling = job.sampling if not number else None
+    given = len(prompt) if index == 0 else 0
+    salt = meter.key_id or ""
+    stream = text_stream(job.served, prompt, params, job.stop_ids, salt=salt, sampling=sampling)
+    async with aclosing(stream):
+        async for delta in stream:
+            meter.count(delta, given)
+            given = 0
+            yield delta
 
 
 def add_usage(choices: Sequence[Choice], prompts: Sequence[list[int]]) -> dict[str, Any]:

@@ -32,22 +32,28 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientGone: when it does.
     """
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_gone(receive))
+    worker, gone = asyncio.current_task(), False
+    assert worker is not None
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        worker.cancel()
+
+    watcher = asyncio.create_task(watch())
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
+        result = await work
+        if gone:  # it left in the same moment: the cancellation is still to come
+            await asyncio.sleep(0)
+        return result
+    except asyncio.CancelledError:
+        if not gone or worker.uncancel():
+            raise
+        raise ClientGone from None
     finally:
-        for each in (task, watch):
-            each.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watcher.cancel()
 
 
 def frame(value: Mapping[str, Any], name: str | None = None) -> bytes:

@@ -7,6 +7,7 @@ misses what is meant; its scores are 0 without a find, and the more finds per wo
 
 from __future__ import annotations
 
+import asyncio
 import re
 import unicodedata
 from typing import Annotated, Any, Final, Literal
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from causerie.serve.body import read_shape
 from causerie.serve.keys import Principal
 from causerie.serve.limits import MAX_EMBEDDINGS
+from causerie.serve.metering import Meter
 from causerie.serve.routes import ApiRoute, Office
 from causerie.serve.shapes import Short, Strict, Text
 from causerie.store import new_id
@@ -132,8 +134,16 @@ def moderate(text: str) -> dict[str, float]:
 async def create_moderation(office: Office, request: Request, principal: Principal) -> Response:
     """Which categories some texts fall under, by word rules; the model asked for does not change them."""
     asked = await read_shape(request, ModerationRequest)
+    path = request.scope["route"].path
+    with Meter(office.store, path, principal.key_id, project=principal.owner, tally=office.tally) as meter:
+        results = await asyncio.to_thread(_results, asked.texts())
+    headers = {"x-request-id": meter.request_id}
+    return JSONResponse({"id": new_id("modr"), "model": MODEL, "results": results}, headers=headers)
+
+
+def _results(texts: list[str]) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    for text in asked.texts():
+    for text in texts:
         scores = moderate(text)
         found = {name: score > 0 for name, score in scores.items()}
         results.append(
@@ -144,7 +154,7 @@ async def create_moderation(office: Office, request: Request, principal: Princip
                 "category_applied_input_types": {name: ["text"] for name in scores},
             }
         )
-    return JSONResponse({"id": new_id("modr"), "model": MODEL, "results": results})
+    return results
 
 
 ROUTES: Final = (ApiRoute("POST", "moderations", create_moderation, "moderation", "create", body=ModerationRequest),)

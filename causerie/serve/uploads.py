@@ -90,6 +90,8 @@ async def complete_upload(office: Office, request: Request, principal: Principal
     owner, id = principal.owner, request.path_params["upload_id"]
     upload = await office.objects.get(KIND, owner, id)
     _need_pending(upload)
+    if len(set(asked.part_ids)) != len(asked.part_ids):
+        raise ApiError(400, "part_ids names a part twice", code="invalid_upload", param="part_ids")
     for part in asked.part_ids:
         await office.objects.get(PART, owner, part, parent=id)
     file_id = new_id("file")

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, insert
 
-from causerie.core import CauserieError
 from causerie.store.store import Store
+from causerie.store.writer import Job
 
 MOST: Final = 50_000
 """Rows kept while the database takes none; beyond it the oldest are dropped, and counted."""
@@ -27,13 +27,13 @@ class RowLog:
     """
 
     def __init__(self, store: Store, table: Table) -> None:
-        self._store = store
         self._insert = insert(table)
         self._rows: deque[dict[str, Any]] = deque(maxlen=MOST)
         self._flight: list[dict[str, Any]] = []
-        self._queued = False
+        self._busy = False
         self.failing = False
         self.dropped = 0
+        store.poll(self._next)
 
     @property
     def waiting(self) -> int:
@@ -44,38 +44,28 @@ class RowLog:
         """Hand over a row, without waiting for it."""
         self.dropped += len(self._rows) == MOST
         self._rows.append(dict(row))
-        if not self._queued:
-            self._submit()
 
-    def _submit(self) -> None:
-        self._queued = True
-        try:
-            self._store.submit_work(self._write).add_done_callback(self._written)
-        except CauserieError as error:
-            self._queued = False
-            log.error("%d rows were not written: %s", self.waiting, error)
+    def _next(self) -> Job | None:
+        """What the writer does when it comes by."""
+        if self._busy or not (self._rows or self._flight):
+            return None
+        self._busy = True
+        job = Job(self._write)
+        job.future.add_done_callback(self._written)
+        return job
 
     def _write(self, connection: Connection) -> int:
         """Write a load of rows, again the same one after a failure; they are forgotten after the commit."""
         while self._rows and len(self._flight) < AT_ONCE:
             self._flight.append(self._rows.popleft())
-        if self._flight:
-            connection.execute(self._insert, self._flight)
+        connection.execute(self._insert, self._flight)
         return len(self._flight)
 
     def _written(self, written: Future[int]) -> None:
         error = written.exception()
-        if error is not None:
-            if not self.failing:
-                log.error("rows are not written, %d are waiting: %s", self.waiting, error)
-            self.failing = True
-            self._queued = False
-            return
-        self.failing = False
-        self._flight = []
-        if self._rows:
-            self._submit()
-        else:
-            self._queued = False
-            if self._rows:  # one came in between
-                self._submit()
+        if error is None:
+            self._flight = []
+        elif not self.failing:
+            log.error("rows are not written, %d are waiting: %s", self.waiting, error)
+        self.failing = error is not None
+        self._busy = False

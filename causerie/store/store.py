@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from causerie.core import CauserieError
 from causerie.store.errors import database_error
 from causerie.store.migrate import upgrade
-from causerie.store.writer import Writer
+from causerie.store.writer import Job, Writer
 
 FILE: Final = "causerie.db"
 """Name of the SQLite file in the workspace."""
@@ -104,6 +104,10 @@ class Store:
             self._remembered[name] = make()
         found: T = self._remembered[name]
         return found
+
+    def poll(self, source: Callable[[], Job | None]) -> None:
+        """Ask a source for writes that nobody waits for, now and then; see `Writer.poll`."""
+        self._writer.poll(source)
 
     @property
     def failing(self) -> CauserieError | None:

@@ -23,6 +23,9 @@ from causerie.store.errors import database_error
 WINDOW_SECONDS: Final = 0.003
 """How long a group waits for company, when the group before it had some."""
 
+LAZY_SECONDS: Final = 0.1
+"""How long rows that nobody waits for may lie in memory."""
+
 GROUP_LIMIT: Final = 500
 """Most writes in one commit."""
 
@@ -48,6 +51,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._sources: list[Callable[[], Job | None]] = []
         self.failing: CauserieError | None = None
         self._thread = threading.Thread(target=self._loop, name="causerie-store-writer", daemon=True)
         self._thread.start()
@@ -71,6 +75,10 @@ class Writer:
             self._queue.put(job)
         return job.future
 
+    def poll(self, source: Callable[[], Job | None]) -> None:
+        """Ask a source for writes that nobody waits for, every `LAZY_SECONDS` and at the end; it must not block."""
+        self._sources.append(source)
+
     def close(self) -> None:
         """Commit what is queued, then end the thread."""
         with self._lock:
@@ -80,15 +88,27 @@ class Writer:
         self._thread.join()
 
     def _loop(self) -> None:
-        crowded, ended = False, False
+        crowded, ended, polled = False, False, time.monotonic()
         while not ended:
             group, ended = self._gather(WINDOW_SECONDS if crowded else 0.0)
+            crowded = len(group) > 1
+            if ended or time.monotonic() - polled >= LAZY_SECONDS:
+                polled = time.monotonic()
+                group += self._polled()
             if group:
                 self._commit_group(group)
-            crowded = len(group) > 1
+        while (group := self._polled()) and self.failing is None:
+            self._commit_group(group)
+
+    def _polled(self) -> list[Job]:
+        found = [job for source in list(self._sources) if (job := source()) is not None]
+        return [begun for job in found for begun in _begun(job)]
 
     def _gather(self, window: float) -> tuple[list[Job], bool]:
-        first = self._queue.get()
+        try:
+            first = self._queue.get(timeout=LAZY_SECONDS)
+        except queue.Empty:
+            return [], False
         if first is None:
             return [], True
         group, until = _begun(first), time.monotonic() + window

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from causerie.model import Transformer
 from causerie.train.config import TrainSettings
+from causerie.train.muon import BatchedMuon
 from causerie.train.rules import default_lr, default_matrix_lr
 
 ADAM_BETAS = (0.9, 0.95)
@@ -108,7 +109,7 @@ def make_optimizers(model: Transformer, settings: TrainSettings) -> Optimizers:
     decay, cautious = (0.0, settings.weight_decay) if settings.cautious_decay else (settings.weight_decay, 0.0)
     if settings.optimizer == "muon" and matrices:
         peak = settings.matrix_lr or default_matrix_lr(settings)
-        parts.append(torch.optim.Muon([_group(matrices, peak, decay, cautious)]))
+        parts.append(BatchedMuon([_group(matrices, peak, decay, cautious)]))
     else:
         plain.insert(0, _group(matrices, lr, decay, cautious))
     plain = [group for group in plain if group["params"]]

@@ -53,7 +53,7 @@ def test_a_wrong_clip_and_a_wrong_advantage_are_found(monkeypatch: pytest.Monkey
 def test_trls_published_values_are_met() -> None:
     """Step-0 losses that TRL 1.16 printed on a tiny random model, and its own recorded DPO snapshot."""
     found = {check.name: check.got for check in run_checks()}
-    assert found["DPO sigmoid: ln 2 at the start"] == pytest.approx(0.6931471824645996, abs=1e-7)
+    assert found["DPO sigmoid: ln 2 at the start"] == pytest.approx(0.6931471824645996, abs=5e-7)
     assert found["DPO sigmoid_norm: ln 2 at the start"] == pytest.approx(0.693147, abs=1e-6)
     assert found["DPO robust: ln 2 at the start"] == pytest.approx(0.693147, abs=1e-6)
     assert found["DPO ipo: 1/(4β²) at the start"] == pytest.approx(25, abs=1e-4)

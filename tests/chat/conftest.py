@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from causerie.chat import create_chat_app
+from causerie.chat.signin import Door
 from causerie.core import Artifact, write_artifact
 from causerie.hub import register
 from causerie.infer import Event, Sampling
@@ -103,7 +104,7 @@ IMPROVE = Path(__file__).parent / "fake_improve.py"
 
 
 def start_server(
-    workspace: Path, store: Store, script: Script, improve: tuple[str, ...]
+    workspace: Path, store: Store, script: Script, improve: tuple[str, ...], door: Door | None = None
 ) -> tuple[Server, threading.Thread]:
     """Serve `demo` in a thread; returns when it answers."""
     import contextlib
@@ -118,7 +119,7 @@ def start_server(
         await pool.load("demo", version.path(workspace), version.number)
         yield
 
-    app = create_chat_app(workspace, store, pool, improve_command=improve, lifespans=[load])
+    app = create_chat_app(workspace, store, pool, improve_command=improve, lifespans=[load], door=door)
     ready = threading.Event()
     server = Server(app, "127.0.0.1", 0, grace=1, on_ready=lambda _url: ready.set())
     thread = threading.Thread(target=server.run, daemon=True)

@@ -25,6 +25,7 @@ def test_the_bundle_is_small_and_loads_nothing_from_elsewhere() -> None:
     assert set(re.findall(rb'(?:src|href)="([^"]+)"', built["index.html"])) <= {
         b"./icon.svg",
         b"./assets/app.js",
+        b"./assets/rolldown-runtime.js",
         b"./assets/index.css",
     }
     for name, content in built.items():

@@ -13,6 +13,7 @@ import pytest
 from causerie.core import CauserieError, open_artifact
 from causerie.data import DataBuildConfig, RawDocument, build, corpus_documents, read_ledger
 from causerie.data.pool import Worker
+from causerie.data.quarantine import Quarantine
 
 FILES = (
     *(
@@ -71,6 +72,35 @@ def test_page_that_never_ends_is_counted(tmp_path: Path, make_prose) -> None:
     metrics = build(config, tmp_path / "w").manifest.metrics
     assert metrics["documents_kept"] == 2
     assert metrics["dropped"] == {"too_slow": 1}
+    (folder,) = (tmp_path / "w" / "runs").glob("*/quarantine")
+    (entry,) = Quarantine(folder).listed()
+    assert (entry["id"], entry["rule"]) == ("2.txt#0", "too_slow")
+    assert (folder / str(entry["file"])).read_bytes() == (tmp_path / "2.txt").read_bytes()
+
+
+def test_quarantine_keeps_a_document_once_and_no_more_than_fits(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "q", most=100)
+    for source, size in (("a/../x.warc.gz", 60), ("a/../x.warc.gz", 60), ("y", 60), ("z", 40)):
+        quarantine.add(RawDocument(source, 7, kind="html", body=b"x" * size), "crashed", "exit status -11")
+    listed = Quarantine(tmp_path / "q").listed()
+    assert [(entry["id"], entry["bytes"], bool(entry["file"])) for entry in listed] == [
+        ("a/../x.warc.gz#7", 60, True),
+        ("y#7", 60, False),
+        ("z#7", 40, True),
+    ]
+    assert sorted(path.stat().st_size for path in tmp_path.glob("q/*.html")) == [40, 60]
+    assert all(path.parent == tmp_path / "q" for path in tmp_path.rglob("*.html"))
+
+
+def test_an_evaluation_file_that_became_a_source_is_pointed_out(tmp_path: Path, make_prose, capsys) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"text": make_prose(3)}) + "\n")
+    (tmp_path / "page.txt").write_text(make_prose(1))
+    sources = (str(tmp_path / "page.txt"), str(tmp_path / "b.jsonl"))
+    build(DataBuildConfig(sources=sources, decontaminate=(tmp_path / "a.jsonl",), workers=1), tmp_path / "w")
+    told = capsys.readouterr().err
+    assert "b.jsonl is read as a source" in told.replace("\n", " ")
+    assert "page.txt is read as a source" not in told
 
 
 def test_worker_that_dies_costs_one_document(make_prose) -> None:

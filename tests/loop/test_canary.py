@@ -13,7 +13,6 @@ from causerie.core import CauserieError, write_artifact
 from causerie.feedback import Exposure, Signal, record_exposure, record_signal, withdraw_signal
 from causerie.hub import get_version, list_audit, promote, register, verify_audit
 from causerie.loop import (
-    Canary,
     CanaryConfig,
     LiveVote,
     decide,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from causerie.model import Transformer, causal_attend, chunked_loss, init_model, summed_loss
 from causerie.model.dense_attention import dense_attention, wants_dense
+from causerie.model.rms_norm import UnitNorm, wants_unit_norm
 from tests.train.tiny import SHAPE, tiny_model
 
 
@@ -35,6 +36,43 @@ def test_dense_attention_is_torchs_with_its_gradients(heads: tuple[int, int], ki
         found.append((out.detach(), q.grad, k.grad, v.grad))
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=1e-5)  # weights are normalised in float32
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("length", [5, 8, 11, 30])
+def test_blocks_of_queries_change_nothing(documents: bool, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+    if documents:
+        ids = torch.arange(length) // 3
+        mask = mask & (ids[:, None] == ids[None])
+    found = []
+    for block in (4, 1000):
+        monkeypatch.setattr("causerie.model.dense_attention.BLOCK", block)
+        dice = torch.Generator().manual_seed(1)
+        q, k, v = (torch.randn(2, n, length, 8, generator=dice).requires_grad_() for n in (4, 2, 2))
+        out = dense_attention(q, k, v, mask if documents else None, True, 0.3)
+        (out * torch.arange(8)).sum().backward()
+        found.append((out.detach(), q.grad, k.grad, v.grad))
+    for blocked, whole in zip(*found, strict=True):
+        torch.testing.assert_close(blocked, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 16), (2, 3, 4, 8), (7, 4)])
+def test_the_written_gradient_of_the_norm(shape: tuple[int, ...]) -> None:
+    dice = torch.Generator().manual_seed(2)
+    x = torch.randn(shape, dtype=torch.float64, generator=dice).requires_grad_()
+    weight = torch.randn(shape[-1], dtype=torch.float64, generator=dice).requires_grad_()
+    torch.testing.assert_close(UnitNorm.apply(x, weight, 1e-5), F.rms_norm(x, shape[-1:], weight, 1e-5))
+    assert torch.autograd.gradcheck(lambda x, w: UnitNorm.apply(x, w, 1e-5), (x, weight))
+
+
+def test_the_written_norm_is_for_training_in_float32() -> None:
+    x = torch.zeros(2, 4)
+    assert not wants_unit_norm(x)
+    assert wants_unit_norm(x.requires_grad_())
+    assert not wants_unit_norm(x.bfloat16())
+    with torch.no_grad():
+        assert not wants_unit_norm(x)
 
 
 def test_dense_attention_is_for_training_on_short_rows() -> None:

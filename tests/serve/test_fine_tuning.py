@@ -136,7 +136,7 @@ def test_pairs_and_graders_train_too(real_client: openai.OpenAI) -> None:
         "name": "near",
         "input": "{{sample.output_text}}",
         "reference": "{{item.wanted}}",
-        "evaluation_metric": "fuzzy_match",
+        "evaluation_metric": "cosine",
     }
     rows = [{"messages": prompt, "wanted": "oui oui oui"}, {"messages": prompt, "wanted": "a b c d e"}]
     job = real_client.fine_tuning.jobs.create(

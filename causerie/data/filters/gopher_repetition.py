@@ -55,7 +55,7 @@ def top_ngram(seen: View, n: int) -> float:
 
 
 def repeated_ngrams(seen: View, n: int) -> float:
-    """Share of characters in words that lie in a run of `n` words (up to 10) which occurred before; each counts once."""
+    """Share of characters in words that lie in a run of `n` words (up to 10) which occurred before; each once."""
     places, keys = seen.repeated_runs[n]
     if not len(places):
         return 0.0

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,9 +159,11 @@ async def _answer_all(
 
     async def work() -> None:
         for row in waiting:
-            if time.time() >= batch["expires_at"] or batch["id"] in office.cancelled_batches:
+            if _over(office, batch):
                 return
-            line = await _answer(office, principal, row)
+            line = await _answer(office, principal, row, lambda: _over(office, batch))
+            if line is None:
+                return
             progress.add(line)
             if time.monotonic() - progress.told > TOLD_SECONDS:
                 progress.told = time.monotonic()
@@ -175,16 +177,29 @@ async def _answer_all(
             group.create_task(work())
 
 
-async def _answer(office: Office, principal: Principal, row: BatchRow) -> dict[str, Any]:
-    """One line of the output: a full server is asked again, callers go before batches."""
+def _over(office: Office, batch: Body) -> bool:
+    """Whether no further request is answered: the batch has expired or is being cancelled, or the server ends."""
+    expired = time.time() >= batch["expires_at"]
+    return expired or batch["id"] in office.cancelled_batches or office.drain.draining
+
+
+async def _answer(
+    office: Office, principal: Principal, row: BatchRow, over: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """One line of the output; None when the batch was over before there was one.
+
+    A full server is asked again, callers go before batches.
+    """
     body = json.dumps(row.body).encode()
     while True:
         try:
             response = await ANSWERS[row.url](office, internal_request(row.url, body), principal)
         except Exception as error:
             response = as_api_error(error).response()
-        if response.status_code not in (429, 503) or office.drain.draining:
+        if response.status_code not in (429, 503):
             break
+        if over():
+            return None
         await asyncio.sleep(1.0)
     return _line(row.custom_id, response)
 
@@ -222,8 +237,8 @@ def internal_request(path: str, body: bytes) -> Request:
 async def _finish(office: Office, owner: str, id: str, rows: list[BatchRow], progress: Progress) -> None:
     """Write the files and the last status; requests that were not begun in time are told as such."""
     batch = await office.objects.get(KIND, owner, id)
-    if office.workers.closing:
-        return
+    if office.workers.closing or office.drain.draining:
+        return  # what is left is done when the server starts again
     cancelled = batch["status"] == "cancelling"
     status = "cancelled" if cancelled else "completed"
     left = [row for row in rows if row.custom_id not in progress.done]

@@ -151,6 +151,7 @@ async def delete_run(office: Office, request: Request, principal: Principal) -> 
 
 
 async def _drop_run(office: Office, owner: str, eval_id: str, id: str) -> None:
+    await office.objects.get(RUN, owner, id, parent=eval_id)
     await office.workers.cancel(f"eval {id}")
     await office.objects.drop(RUN, owner, id, parent=eval_id)
     await office.objects.drop_children(ITEM, owner, id)

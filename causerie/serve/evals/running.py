@@ -30,7 +30,8 @@ from causerie.serve.evals.shapes import (
     SamplingParams,
     Template,
 )
-from causerie.serve.graders.grade import ROLES, Grade, fill, grade
+from causerie.serve.graders.grade import ROLES, Grade, grade
+from causerie.serve.graders.templates import fill
 from causerie.serve.objects import Body
 from causerie.serve.responses.history import INPUT, RESPONSE, as_messages
 from causerie.serve.routes import Office
@@ -163,9 +164,12 @@ async def _grade_all(
                 ITEM, owner, _output_item(run, source, number, row, sampled, grades), parent=run["id"]
             )
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(AT_ONCE, max(1, len(rows)))):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, max(1, len(rows)))):
+                group.create_task(work())
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several
 
 
 async def _sample(office: Office, owner: str, source: Any, row: ContentRow) -> Sampled:

@@ -20,14 +20,17 @@ KIND: Final = "checkpoint.permission"
 
 
 async def create_permissions(office: Office, request: Request, principal: Principal) -> Response:
-    """Let projects use a model of this project."""
+    """Let projects use a model of this project; one that may already keeps the permission it has."""
     asked = await read_shape(request, PermissionRequest)
     name = await _model(office, request, principal)
-    bodies: list[Body] = [
-        {"id": new_id("cp"), "object": KIND, "created_at": int(time.time()), "project_id": project}
-        for project in dict.fromkeys(asked.project_ids)
-    ]
-    await office.objects.add(KIND, principal.owner, *bodies, parent=name)
+    there = {body["project_id"]: body for body in await office.objects.all(KIND, principal.owner, parent=name)}
+    new: dict[str, Body] = {
+        project: {"id": new_id("cp"), "object": KIND, "created_at": int(time.time()), "project_id": project}
+        for project in asked.project_ids
+        if project not in there
+    }
+    await office.objects.add(KIND, principal.owner, *new.values(), parent=name)
+    bodies = [(there | new)[project] for project in dict.fromkeys(asked.project_ids)]
     office.pool.share(name, [body["project_id"] for body in bodies])
     return JSONResponse(list_of(bodies, False))
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from causerie.core import write_atomic
+from causerie.core import write_atomic, write_json
+from causerie.serve.fine_tuning.shapes import Method
 from causerie.serve.fine_tuning.training_files import TrainingRows, jsonl
+from causerie.serve.graders.local import is_local
 from causerie.serve.objects import Body
 
 EPOCHS: Final = 3
@@ -18,8 +20,12 @@ LORA_RANK: Final = 16
 LORA_FROM: Final = 100 * 2**20
 """Bytes of weights from which `auto` trains an adapter instead of all weights."""
 SEQ_LEN: Final = 512
-COMMANDS: Final = {"supervised": "sft", "dpo": "dpo", "reinforcement": "dpo"}
-"""The trainer's command for each method; reinforcement learns from pairs that its grader ordered."""
+ANSWERS: Final = 8
+"""Answers drawn for a prompt where `compute_multiplier` is auto or 1."""
+PROMPTS: Final = 16
+"""Prompts of a rollout where `batch_size` is auto."""
+LENGTH: Final = 256
+"""Tokens of a sampled answer, at most, where the rows leave room for so many."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,11 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
     method = job["method"]
     asked = (method.get(method["type"]) or {}).get("hyperparameters") or {}
     settings = {name: value for name, value in asked.items() if value != "auto"}
-    kind = COMMANDS[method["type"]]
+    kind = command_of(method)
     folder = workspace / "fine_tuning" / job["id"]
     epochs = settings.get("n_epochs", EPOCHS)
-    batch = settings.get("batch_size", max(1, min(8, rows // 8 or 1)))
+    usual = min(PROMPTS, rows) if kind == "grpo" else max(1, min(8, rows // 8 or 1))
+    batch = settings.get("batch_size", usual)
     scale = settings.get("learning_rate_multiplier", 1.0)
     rank = settings.get("lora_rank", LORA_RANK if _weight_bytes(base) >= LORA_FROM else 0)
     name = "ft-" + job["id"].rpartition("_")[2]
@@ -81,6 +88,8 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
         flags["data"] = folder / "train.jsonl"
         if job["validation_file"]:
             flags["heldout"] = folder / "heldout.jsonl"
+    elif kind == "grpo":
+        flags |= _grpo_flags(folder, settings, flags["seq-len"], bool(job["validation_file"]))
     else:
         flags["preferences"] = folder
         flags["beta"] = settings.get("beta", 0.1)
@@ -89,6 +98,38 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
         command += [f"--{flag}", str(value)]
     told = {"batch_size": batch, "learning_rate_multiplier": scale, "n_epochs": epochs}
     return Plan((*command, "--json"), folder, workspace, kind, name, model_name(job), told)
+
+
+def command_of(method: Body) -> str:
+    """The trainer's command for a job's method.
+
+    Reinforcement is GRPO where the grader can be computed in the trainer's process; a grader that asks a model orders
+    the served model's answers once instead, and its pairs train DPO.
+    """
+    if method["type"] != "reinforcement":
+        return "sft" if method["type"] == "supervised" else "dpo"
+    grader = Method.model_validate(method).reinforcement
+    return "grpo" if grader is not None and is_local(grader.grader) else "dpo"
+
+
+def _grpo_flags(folder: Path, settings: dict[str, Any], seq_len: int, heldout: bool) -> dict[str, Any]:
+    factor = settings.get("compute_multiplier", 1.0)
+    flags: dict[str, Any] = {
+        "prompts": folder / "train.jsonl",
+        "grader": folder / "grader.json",
+        "rewards": "graded",
+        "group-size": max(2, min(64, round(ANSWERS * factor))),
+        "max-tokens": max(1, min(LENGTH, seq_len // 2)),
+        "beta": settings.get("beta", 0.0),
+        "heldout-fraction": 0.0 if heldout else 0.1,
+    }
+    if heldout:
+        flags["heldout"] = folder / "heldout.jsonl"
+    if "eval_interval" in settings:
+        flags["eval-every"] = settings["eval_interval"]
+    if "eval_samples" in settings:
+        flags["measure-rows"] = settings["eval_samples"]
+    return flags
 
 
 def model_name(job: Body) -> str:
@@ -104,14 +145,22 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", bare).strip("-.")
 
 
-def write_inputs(plan: Plan, rows: TrainingRows, held_out: TrainingRows | None) -> None:
-    """Write the rows where the command reads them."""
+def write_inputs(plan: Plan, rows: TrainingRows, held_out: TrainingRows | None, grader: Body | None = None) -> None:
+    """Write the rows, and the grader that judges answers to them, where the command reads them."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    names = ("train.jsonl", "heldout.jsonl") if plan.kind == "sft" else ("pairs.jsonl", "heldout-pairs.jsonl")
-    write_atomic(plan.folder / names[0], jsonl(rows.rows))
-    if held_out is not None:
-        write_atomic(plan.folder / names[1], jsonl(held_out.rows))
+    names = ("pairs.jsonl", "heldout-pairs.jsonl") if plan.kind == "dpo" else ("train.jsonl", "heldout.jsonl")
+    as_read = _as_prompt if plan.kind == "grpo" else dict
+    for name, part in zip(names, (rows, held_out), strict=True):
+        if part is not None:
+            write_atomic(plan.folder / name, jsonl([as_read(row) for row in part.rows]))
+    if plan.kind == "grpo":
+        write_json(plan.folder / "grader.json", grader or {})
     write_atomic(plan.written, b"")
+
+
+def _as_prompt(row: Body) -> Body:
+    """A row as `causerie train grpo` reads it; the grader's templates see all of it but `prompt`."""
+    return {**row, "prompt": row["messages"]}
 
 
 def _weight_bytes(folder: Path) -> int:

@@ -197,7 +197,8 @@ async def _planned(office: Office, owner: str, job: Body, rows: TrainingRows, he
     plan = plan_of(job, base, office.workspace, len(rows.rows))
     if plan.written.is_file():
         return plan
-    if job["method"]["type"] == "reinforcement":
+    reinforced = job["method"]["type"] == "reinforcement"
+    if reinforced and plan.kind == "dpo":
         method = Method.model_validate(job["method"])
 
         async def told(message: str) -> None:
@@ -209,7 +210,8 @@ async def _planned(office: Office, owner: str, job: Body, rows: TrainingRows, he
             message = "the grader gave all answers to each prompt the same score: there is nothing to learn from"
             raise Unfit("no_signal", message, "method")
         held_out = None
-    await asyncio.to_thread(write_inputs, plan, rows, held_out)
+    grader = job["method"]["reinforcement"]["grader"] if reinforced else None
+    await asyncio.to_thread(write_inputs, plan, rows, held_out, grader)
     await office.objects.set(KIND, owner, job["id"], hyperparameters=plan.hyperparameters)
     return plan
 
@@ -226,6 +228,10 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
             left = event.get("seconds_left")
             if left is not None:
                 await office.objects.set(KIND, owner, id, estimated_finish=int(time.time() + left))
+        elif kind == "rollout":
+            reward = event["reward"]
+            figures = {"step": event["index"] + 1, "train_mean_reward": reward, "mean_length": event["mean_length"]}
+            await tell(office, owner, id, f"Rollout {event['index'] + 1}: mean reward {reward:.4f}", data=figures)
         elif kind in ("eval", "preference"):
             figures = {name: value for name, value in event.items() if name not in ("event", "time")}
             await tell(office, owner, id, f"Measured at step {event['step']}", data=figures)
@@ -282,6 +288,7 @@ async def _serve(office: Office, owner: str, model: Body) -> None:
 async def _report(office: Office, owner: str, id: str, plan: Plan, metrics: dict[str, Any]) -> None:
     """Write the checkpoint, the results file and the job's last status."""
     events = await office.objects.all(EVENT, owner, parent=id)
+    rewards = [event["data"]["train_mean_reward"] for event in events if "train_mean_reward" in (event["data"] or {})]
     steps = [event["data"] for event in events if event["data"] and "learning_rate" in event["data"]]
     lines = ["step,train_loss,learning_rate", *(f"{s['step']},{s['train_loss']},{s['learning_rate']}" for s in steps)]
     content = ("\n".join(lines) + "\n").encode()
@@ -293,7 +300,7 @@ async def _report(office: Office, owner: str, id: str, plan: Plan, metrics: dict
         "fine_tuning_job_id": id,
         "fine_tuned_model_checkpoint": plan.model_name,
         "step_number": int(metrics.get("steps", 0)),
-        "metrics": _figures(metrics, steps),
+        "metrics": _figures(metrics, steps, rewards),
     }
     await office.objects.add(CHECKPOINT, owner, checkpoint, parent=id)
     await tell(office, owner, id, f"New fine-tuned model created: {plan.model_name}")
@@ -311,10 +318,14 @@ async def _report(office: Office, owner: str, id: str, plan: Plan, metrics: dict
     await tell(office, owner, id, "The job has successfully completed")
 
 
-def _figures(metrics: dict[str, Any], steps: list[dict[str, Any]]) -> dict[str, float]:
+def _figures(metrics: dict[str, Any], steps: list[dict[str, Any]], rewards: list[float]) -> dict[str, float]:
     figures: dict[str, float] = {"step": float(metrics.get("steps", 0))}
     if steps:
         figures["train_loss"] = float(steps[-1]["train_loss"])
+    if rewards:
+        figures["train_mean_reward"] = float(rewards[-1])
+        if isinstance(measured := (metrics.get("after") or {}).get("reward"), int | float):
+            figures |= {"valid_mean_reward": float(measured), "full_valid_mean_reward": float(measured)}
     after = metrics.get("answer_loss_after")
     if isinstance(after, int | float):
         figures |= {"valid_loss": float(after), "full_valid_loss": float(after)}

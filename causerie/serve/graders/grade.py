@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +14,7 @@ from causerie.serve.asking import ask
 from causerie.serve.embeddings import embed
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.graders.formula import calculate
+from causerie.serve.graders.local import is_local, local_score
 from causerie.serve.graders.shapes import (
     LabelModel,
     MultiGrader,
@@ -23,10 +23,9 @@ from causerie.serve.graders.shapes import (
     StringCheck,
     TextSimilarity,
 )
-from causerie.serve.graders.similarity import similarity
+from causerie.serve.graders.templates import fill
 from causerie.serve.routes import Office
 
-_SLOT: Final = re.compile(r"\{\{\s*([A-Za-z_][\w.-]*)\s*\}\}")
 THRESHOLD: Final = 0.5
 """Share of a grader's range from which a score passes, where the grader names no threshold."""
 ROLES: Final = {"developer": "system", "system": "system", "assistant": "assistant"}
@@ -44,25 +43,6 @@ class Grade:
     error: str | None = None
 
 
-def fill(template: str, known: Mapping[str, Any]) -> str:
-    """A template with its slots filled; an unknown slot becomes nothing.
-
-    Args:
-        template: a text with `{{item.field}}` or `{{sample.output_text}}`.
-        known: `{"item": {...}, "sample": {...}}`.
-    """
-
-    def value(match: re.Match[str]) -> str:
-        found: Any = known
-        for part in match.group(1).split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found is None:
-            return ""
-        return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-
-    return _SLOT.sub(value, template)
-
-
 async def grade(office: Office, owner: str, grader: Any, known: Mapping[str, Any]) -> Grade:
     """What a sample is worth to a grader; what goes wrong with a model is told in the grade."""
     try:
@@ -74,7 +54,7 @@ async def grade(office: Office, owner: str, grader: Any, known: Mapping[str, Any
 
 async def _grade(office: Office, owner: str, grader: Any, known: Mapping[str, Any]) -> Grade:
     if isinstance(grader, StringCheck):
-        score = float(_check(grader, fill(grader.input, known), fill(grader.reference, known)))
+        score = local_score(grader, known)
         return Grade(grader.name, grader.type, score, score == 1)
     if isinstance(grader, TextSimilarity):
         score = await _similar(office, owner, grader, known)
@@ -94,20 +74,10 @@ async def _grade(office: Office, owner: str, grader: Any, known: Mapping[str, An
     return Grade(grader.name, grader.type, score, score >= THRESHOLD, {"scores": details})
 
 
-def _check(grader: StringCheck, text: str, reference: str) -> bool:
-    if grader.operation == "eq":
-        return text == reference
-    if grader.operation == "ne":
-        return text != reference
-    if grader.operation == "like":
-        return reference in text
-    return reference.lower() in text.lower()
-
-
 async def _similar(office: Office, owner: str, grader: TextSimilarity, known: Mapping[str, Any]) -> float:
+    if is_local(grader):
+        return local_score(grader, known)
     text, reference = fill(grader.input, known), fill(grader.reference, known)
-    if grader.evaluation_metric != "cosine":
-        return similarity(grader.evaluation_metric, text, reference)
     names = [name for name, served in office.pool.models() if served.seen_by(owner)]
     if not names:
         raise ValueError("cosine needs a served model for embeddings")

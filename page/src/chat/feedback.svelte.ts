@@ -17,7 +17,7 @@ export async function takeBack(signal: Signal): Promise<boolean> {
   return session.attempt(async () => {
     await api.withdrawSignal(signal.id);
     await chat.refresh();
-    session.notice = t('vote.withdrawn');
+    session.tell(t('vote.withdrawn'));
   });
 }
 

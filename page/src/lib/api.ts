@@ -1,6 +1,13 @@
 /** The page's API: plain functions, one per endpoint, errors as `ApiError`. */
 
 import type {
+  Access,
+  Account,
+  Attached,
+  AuditEntry,
+  FullRun,
+  Key,
+  UsageRow,
   Conversation,
   Lineage,
   ImproveProgress,
@@ -32,6 +39,13 @@ async function failure(response: Response): Promise<ApiError> {
   }
 }
 
+async function read<T>(response: Response): Promise<T> {
+  if (response.ok) return response.json() as Promise<T>;
+  const error = await failure(response);
+  if (error.code === 'CAU-6112') dispatchEvent(new Event('signed-out'));
+  throw error;
+}
+
 async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
   const init: RequestInit = { method };
   if (body !== undefined) {
@@ -44,8 +58,7 @@ async function call<T>(method: string, path: string, body?: unknown): Promise<T>
   } catch {
     throw new ApiError('offline', '', '');
   }
-  if (!response.ok) throw await failure(response);
-  return response.json() as Promise<T>;
+  return read<T>(response);
 }
 
 export const getState = () => call<State>('GET', 'api/state');
@@ -55,14 +68,46 @@ export const listConversations = () =>
 export const createConversation = (model: string) => call<Conversation>('POST', 'api/conversations', { model });
 export const readConversation = (id: string) =>
   call<{ conversation: Conversation; messages: Message[]; turn: TurnInfo | null }>('GET', `api/conversations/${id}`);
-export const renameConversation = (id: string, title: string) =>
-  call<Conversation>('PATCH', `api/conversations/${id}`, { title });
+export const changeConversation = (id: string, values: Partial<Omit<Conversation, 'id'>>) =>
+  call<Conversation>('PATCH', `api/conversations/${id}`, values);
+export const restoreConversation = (id: string) => call<Conversation>('POST', `api/conversations/${id}/restore`);
+export const search = (words: string) =>
+  call<{ found: { id: string; passage: string }[] }>('GET', `api/search?q=${encodeURIComponent(words)}`).then(
+    (answer) => answer.found,
+  );
+
+/** The text of a file, as the server reads it. */
+export async function readFile(file: File): Promise<Attached> {
+  const path = `api/files?name=${encodeURIComponent(file.name)}`;
+  const headers = { 'content-type': 'application/octet-stream' };
+  return read<Attached>(await fetch(path, { method: 'POST', headers, body: file }));
+}
+
+export const getAccess = () => call<Access>('GET', 'api/session');
+export const signIn = (name: string, password: string) => call<object>('POST', 'api/session', { name, password });
+export const registerFirst = (code: string, name: string, password: string) =>
+  call<object>('POST', 'api/session/first', { code, name, password });
+export const signOut = () => call<object>('DELETE', 'api/session');
+
+export const listAccounts = () => call<{ accounts: Account[]; enabled: boolean }>('GET', 'api/admin/accounts');
+export const createAccount = (values: { name: string; password: string; role: string }) =>
+  call<object>('POST', 'api/admin/accounts', values);
+export const changeAccount = (id: string, values: Record<string, unknown>) =>
+  call<object>('PATCH', `api/admin/accounts/${id}`, values);
+export const listKeys = () => call<{ keys: Key[] }>('GET', 'api/admin/keys').then((answer) => answer.keys);
+export const createKey = (name: string, scopes: string[]) =>
+  call<{ id: string; key: string }>('POST', 'api/admin/keys', { name, scopes });
+export const revokeKey = (id: string) => call<object>('DELETE', `api/admin/keys/${id}`);
+export const getUsage = () => call<{ days: UsageRow[]; people: UsageRow[] }>('GET', 'api/admin/usage');
+export const getAudit = () =>
+  call<{ entries: AuditEntry[]; rows: number; intact: boolean; head: string }>('GET', 'api/admin/audit');
 export const deleteConversation = (id: string) => call<object>('DELETE', `api/conversations/${id}`);
 
 export const stopTurn = (turn: string) => call<object>('DELETE', `api/chat/${turn}`);
 
 export const sendSignal = (signal: Record<string, unknown>) =>
   call<Signal>('POST', 'api/feedback', { signal });
+export const withdrawAll = () => call<{ withdrawn: number }>('DELETE', 'api/feedback');
 export const withdrawSignal = (id: string) => call<object>('DELETE', `api/feedback/${id}`);
 
 export const getTeach = (model: string) => call<TeachStats>('GET', `api/teach?model=${encodeURIComponent(model)}`);
@@ -74,6 +119,7 @@ export const getVersions = (model: string) =>
   call<Lineage>('GET', `api/versions?model=${encodeURIComponent(model)}`);
 export const rollback = (version: string) => call<{ model: Model }>('POST', 'api/rollback', { version });
 
+export const getRun = (id: string) => call<FullRun>('GET', `api/runs/${id}`);
 export const listRuns = () => call<{ runs: Run[] }>('GET', 'api/runs').then((answer) => answer.runs);
 
 /** A fresh id for a signal: sending it twice records it once. */

@@ -5,7 +5,9 @@ import { router } from './route.svelte';
 import { session } from './session.svelte';
 import { visibleRows } from './tree';
 import { followTurn } from './turn';
-import type { Conversation, Message, TurnDraft } from './types';
+import type { Attached, Conversation, Message, Settings, TurnDraft } from './types';
+
+export const usual: Settings = { system: '', params: { temperature: 0.7, top_p: 0.95, max_tokens: 384, seed: null } };
 
 interface LiveDraft extends TurnDraft {
   text: string;
@@ -27,6 +29,10 @@ class Chat {
   asking = $state(false);
   twoDrafts = $state(localStorage.getItem('drafts') === '2');
   learn = $state(localStorage.getItem('learn') !== 'no');
+  /** The model of the second draft; '' takes the same. */
+  other = $state('');
+  settings = $state.raw<Settings>(usual);
+  files = $state.raw<Attached[]>([]);
 
   private abort: AbortController | null = null;
 
@@ -53,6 +59,8 @@ class Chat {
     this.current = null;
     this.messages = [];
     this.selected = {};
+    this.settings = usual;
+    this.files = [];
   }
 
   async open(id: string) {
@@ -62,6 +70,7 @@ class Chat {
     if (router.current.conversation !== id) return;
     this.current = found.conversation;
     this.messages = found.messages;
+    this.settings = found.conversation.settings ?? usual;
     if (found.turn) void this.follow({ turn: found.turn.id });
   }
 
@@ -74,10 +83,21 @@ class Chat {
     this.messages = found.messages;
   }
 
-  async rename(id: string, title: string) {
-    const renamed = await api.renameConversation(id, title);
-    if (this.current?.id === id) this.current = renamed;
+  async change(id: string, values: Partial<Omit<Conversation, 'id'>>) {
+    const changed = await api.changeConversation(id, values);
+    if (this.current?.id === id) this.current = changed;
     await this.loadList();
+  }
+
+  async set(settings: Settings) {
+    this.settings = settings;
+    if (this.current) await this.change(this.current.id, { settings });
+  }
+
+  async restore(id: string) {
+    await api.restoreConversation(id);
+    await this.loadList();
+    router.go(`#/c/${id}`);
   }
 
   async remove(id: string) {
@@ -98,9 +118,12 @@ class Chat {
       if (!this.current) {
         this.current = await api.createConversation(model.name);
         router.go(`#/c/${this.current.id}`);
+        if (this.settings !== usual) await api.changeConversation(this.current.id, { settings: this.settings });
       }
       const parent = this.rows.at(-1)?.active.id ?? null;
-      await this.follow({ body: { ...this.request(), parent, content } }, content, parent);
+      const attachments = this.files.map(({ name, text }) => ({ name, text }));
+      this.files = [];
+      await this.follow({ body: { ...this.request(), parent, content, attachments } }, content, parent);
     } finally {
       this.asking = false;
     }
@@ -113,6 +136,21 @@ class Chat {
     await this.follow({ body: { ...this.request(), parent: question } });
   }
 
+  /** Ask the same thing in other words: a new branch beside the old question. */
+  async reword(question: Message, content: string) {
+    if (this.busy) return;
+    delete this.selected[question.parent ?? ''];
+    const body = { ...this.request(), parent: question.parent, content, files_of: question.id };
+    await this.follow({ body }, content, question.parent, question.files);
+  }
+
+  /** Go on with an answer that was cut. */
+  async carryOn(answer: Message) {
+    if (this.busy) return;
+    if (answer.parent) delete this.selected[answer.parent];
+    await this.follow({ body: { ...this.request(), drafts: 1, other: null, continues: answer.id } });
+  }
+
   async stop() {
     if (this.live?.turn) await api.stopTurn(this.live.turn);
   }
@@ -122,6 +160,9 @@ class Chat {
       conversation: this.current!.id,
       model: session.model!.name,
       drafts: this.twoDrafts ? 2 : 1,
+      other: this.twoDrafts && this.other && this.other !== session.model!.name ? this.other : null,
+      system: this.settings.system,
+      params: this.settings.params,
       learn: this.learn,
     };
   }
@@ -130,6 +171,7 @@ class Chat {
     begin: { body: unknown } | { turn: string },
     content: string | null = null,
     parent: string | null = null,
+    files: Message['files'] = [],
   ) {
     const conversation = this.current!.id;
     const abort = (this.abort = new AbortController());
@@ -145,7 +187,7 @@ class Chat {
         begin,
         {
           start: (turn, question, drafts) => {
-            if (content !== null) this.addQuestion(question, content, parent);
+            if (content !== null) this.addQuestion(question, content, parent, files);
             const shown = drafts.map((draft) => ({ ...draft, text: '' })).sort((a, b) => a.position - b.position);
             this.live = { conversation, turn, question, drafts: shown };
             this.asking = false;
@@ -168,7 +210,7 @@ class Chat {
     await session.attemptQuietly(() => Promise.all([this.loadList(), session.load()]));
   }
 
-  private addQuestion(id: string, content: string, parent: string | null) {
+  private addQuestion(id: string, content: string, parent: string | null, files: Message['files']) {
     const question: Message = {
       id,
       parent,
@@ -178,6 +220,7 @@ class Chat {
       created: Date.now() / 1000,
       exposure: null,
       signals: [],
+      files,
     };
     this.messages = [...this.messages, question];
   }

@@ -2,7 +2,7 @@
 
 import * as api from './api';
 import { t } from './i18n.svelte';
-import type { Model } from './types';
+import type { Access, Model } from './types';
 
 export const themes = ['auto', 'light', 'dark'] as const;
 export type Theme = (typeof themes)[number];
@@ -13,7 +13,10 @@ class Session {
   models = $state<Model[]>([]);
   modelName = $state(localStorage.getItem('model') ?? '');
   theme = $state<Theme>((localStorage.getItem('theme') as Theme | null) ?? 'auto');
+  access = $state<Access | null>(null);
   notice = $state('');
+  /** What the notice offers to undo. */
+  undo = $state.raw<(() => void) | null>(null);
   problem = $state('');
   lineageOf = $state<string | null>(null);
 
@@ -21,12 +24,18 @@ class Session {
 
   async load() {
     try {
-      this.models = (await api.getState()).models;
+      this.access = await api.getAccess();
+      if (this.access.person) this.models = (await api.getState()).models;
       this.failed = false;
     } catch {
       this.failed = true;
     }
     this.ready = true;
+  }
+
+  tell(notice: string, undo: (() => void) | null = null) {
+    this.notice = notice;
+    this.undo = undo;
   }
 
   choose(name: string) {

@@ -62,3 +62,10 @@ function activeOf(unit: Unit, children: Map<string, Message[]>): Message {
   const chosen = choice ? unit.messages[wanted] : undefined;
   return chosen ?? unit.messages.find((message) => children.has(message.id)) ?? unit.messages[0]!;
 }
+
+/** Names of the files that an answer's annotations cite, each at its number less one. */
+export function citedFiles(message: Message): string[] {
+  const names: string[] = [];
+  for (const note of message.annotations ?? []) names[note.number - 1] = note.filename;
+  return names;
+}

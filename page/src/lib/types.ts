@@ -15,8 +15,39 @@ export interface Model {
   card: Card;
 }
 
+export interface Person {
+  id: string;
+  name: string;
+  role: 'admin' | 'member';
+}
+
+export interface Access {
+  person: Person | null;
+  accounts: boolean;
+  first: boolean;
+  oidc: boolean;
+}
+
+export interface Sampling {
+  temperature: number;
+  top_p: number;
+  max_tokens: number;
+  seed: number | null;
+}
+
+export interface Settings {
+  system: string;
+  params: Sampling;
+}
+
+export interface Attached {
+  name: string;
+  text: string;
+  cut?: boolean;
+}
+
 export interface State {
-  user: { id: string; name: string };
+  user: Person;
   language: string;
   models: Model[];
 }
@@ -25,6 +56,9 @@ export interface Conversation {
   id: string;
   title: string;
   model: string | null;
+  pinned: boolean;
+  folder: string | null;
+  settings: Settings | null;
   created: number;
   updated: number;
 }
@@ -37,7 +71,7 @@ export interface Exposure {
   finish: string | null;
 }
 
-export type SignalKind = 'thumb' | 'choice' | 'edit';
+export type SignalKind = 'thumb' | 'choice' | 'edit' | 'regenerate';
 
 export interface Signal {
   id: string;
@@ -56,6 +90,8 @@ export interface Message {
   created: number;
   exposure: Exposure | null;
   signals: Signal[];
+  files?: { name: string; size: number }[];
+  annotations?: { index: number; number: number; filename: string }[];
 }
 
 export interface TurnDraft {
@@ -150,4 +186,55 @@ export interface Run extends Progress {
   updated: number;
   error: { code: string; cause: string } | null;
   result: Record<string, string | number | boolean>;
+}
+
+export interface Series {
+  name: string;
+  points: [number, number][];
+}
+
+export interface FullRun {
+  run: Record<string, unknown> & { id: string; kind: string; name: string; status: RunStatus };
+  progress: Omit<Progress, 'curve'>;
+  series: Series[];
+  samples: { step: number | null; text: string }[];
+  prediction: { loss: number; interval: [number, number]; created: string | null; file: string } | null;
+}
+
+export interface Account {
+  id: string;
+  name: string;
+  role: 'admin' | 'member';
+  external: boolean;
+  disabled: boolean;
+  daily_tokens: number | null;
+  used_today: number;
+  created: number;
+}
+
+export interface Key {
+  id: string;
+  prefix: string;
+  name: string;
+  scopes: string[];
+  created: number;
+  revoked: number | null;
+}
+
+export interface UsageRow {
+  day?: number;
+  name?: string;
+  requests: number;
+  input: number;
+  output: number;
+  failed: number;
+}
+
+export interface AuditEntry {
+  seq: number;
+  actor: string;
+  action: string;
+  subject: string;
+  detail: Record<string, unknown>;
+  created: number;
 }
