@@ -13,7 +13,7 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo:  ## set up, run the whole circle offline, then serve the page (STARTER=0 leaves the starter out)
-	@$(PYTHON) scripts/bootstrap.py train $(if $(filter 0,$(STARTER)),,starter?)
+	@$(PYTHON) scripts/bootstrap.py train files $(if $(filter 0,$(STARTER)),,starter?)
 	@STARTER=$(STARTER) $(BIN)/causerie demo --port $(PORT) $(ARGS)
 
 test:  ## set up and run the tests (ARGS="-k name" chooses)

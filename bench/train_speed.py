@@ -122,7 +122,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
     shape = model_shape(args.shape[0])
     peak = matmul_peak(torch.device("cpu"), args.precision == "bf16")
-    run = {"causerie": ours, "causerie muon": ours, "causerie gpt2": ours, "transformers": trainer, "nanogpt": nanogpt}[args.one]
+    run = {"causerie": ours, "causerie muon": ours, "causerie gpt2": ours, "transformers": trainer, "nanogpt": nanogpt}[
+        args.one
+    ]
     seconds, cpu_seconds, parameters, loss = run(args, shape)
     peak = max(peak, matmul_peak(torch.device("cpu"), args.precision == "bf16"))
     *_, length, rows = SHAPES[args.shape[0]]

@@ -126,8 +126,7 @@ def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -
         )
         page.wait_for_timeout(1500)
         ask(page, "Qu’est-ce que la marée ?")
-        page.screenshot(path=out / "06-debug.png")
-        page.get_by_role("button", name="Bonne réponse").click(timeout=4000)
+        page.get_by_role("button", name="Bonne réponse").click()
 
     shoot(browser, url, out, "06-french", french, state=state, locale="fr-FR")
     shoot(browser, url, out, "07-phone", long, state=state, size=(390, 800), device_scale_factor=2)

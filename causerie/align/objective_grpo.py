@@ -81,7 +81,7 @@ def grpo_objective(config: GrpoConfig, gap: list[float] | None = None) -> Object
     """The objective that `fit` calls on the micro-batches of a rollout.
 
     With one pass per rollout the old policy is the current one and the ratio exactly 1; with more it is the one that
-    sampled, by the engine's log-probabilities.
+    sampled, by the trainer's log-probabilities before the first of them.
     """
 
     def objective(model: Transformer, batch: Batch) -> LossParts:

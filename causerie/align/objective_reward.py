@@ -18,6 +18,7 @@ from causerie.align.rankings import Ranking, ranks_tensor, read_rankings
 from causerie.align.reward_model import add_score, keep_layers, read_states, rewards, save_reward
 from causerie.align.shared_rows import layout
 from causerie.align.stage import Events, Measured, Policy, open_policy, open_stage, train, write_result
+from causerie.align.word_baseline import bag_of_words_accuracy
 from causerie.core import Artifact, seed_for, track
 from causerie.model import Transformer
 from causerie.train import Batch, LossParts, Objective, autocast
@@ -34,7 +35,8 @@ def reward(config: RewardConfig, workspace: Path, *, events: Events | None = Non
     """Train a reward model (all weights, through a LoRA adapter that is then merged, or the head alone).
 
     The artifact (kind "reward") is a Hugging Face folder for sequence classification with one label. Its metrics have
-    loss, accuracy with a 95 % interval, calibration, and beside them what a length rule and untrained heads score.
+    loss, accuracy with a 95 % interval, calibration, and beside them what a length rule, untrained heads and a bag of
+    words (on the held-out rows) score.
 
     Raises:
         CauserieError: CAU-4001 for a bad setting, CAU-4101 when there is no usable row.
@@ -62,7 +64,9 @@ def reward(config: RewardConfig, workspace: Path, *, events: Events | None = Non
         def save(model: Transformer, folder: Path) -> None:
             save_reward(model, folder, config.model)
 
-        return write_result(stage, policy, result, {**counts, "untrained_heads": baseline}, run, save)
+        words = bag_of_words_accuracy(rows["train"].rows, rows["heldout"].rows) if rows["heldout"].rows else None
+        floor = {"untrained_heads": baseline, "bag_of_words": words}
+        return write_result(stage, policy, result, {**counts, **floor}, run, save)
 
 
 def reward_objective(config: RewardConfig) -> Objective:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ class Rollout:
     index: int
     rows: list[int]
     completions: list[list[list[int]]]
-    engine_log_probs: list[list[list[float]]]
+    old_log_probs: list[list[list[float]]]
+    """Of the sampled tokens: the engine's; with several passes the trainer's own, which do not depend on what the
+    engine did before, so that a rollout sampled again after a kill is the same to the bit."""
     truncated: list[list[bool]]
     rewards: list[list[float]] = field(default_factory=list)
     reference: list[list[list[float]]] | None = None
@@ -197,8 +200,11 @@ class GrpoBatches:
             _grouped([item.finish != "stop" for item in found], copies),
         )
         rollout.rewards = self._judged(rollout, prompts)
-        if self.config.temperature != 1.0 and self.config.passes > 1:  # the engine's are those at temperature 1
-            rollout.engine_log_probs = per_token(self.sampler.model, rollout, self.prompts, self.config.temperature)
+        if self.config.passes > 1:
+            trainers = per_token(self.sampler.model, rollout, self.prompts, self.config.temperature)
+            if self.config.temperature == 1.0:  # the engine's are those at temperature 1
+                self.gap[0] = max(self.gap[0], _largest_difference(trainers, rollout.old_log_probs))
+            rollout.old_log_probs = trainers
         if self.reference is not None:
             with parameters_of(self.sampler.model, self.reference):
                 rollout.reference = per_token(self.sampler.model, rollout, self.prompts, self.config.temperature)
@@ -307,7 +313,7 @@ def _batch(
         groups.append(Group(prompts[rollout.rows[i]].ids, tuple(rollout.completions[i][j] for j in chosen)))
         per_answer.append(advantages[i, chosen])
         for j in chosen:
-            flat["old"] += rollout.engine_log_probs[i][j]
+            flat["old"] += rollout.old_log_probs[i][j]
             flat["reference"] += rollout.reference[i][j] if rollout.reference is not None else ()
     batch = layout(groups)
     values = {name: torch.tensor(value) for name, value in flat.items() if value}
@@ -316,3 +322,8 @@ def _batch(
 
 def _grouped(items: Sequence[Any], size: int) -> list[list[Any]]:
     return [list(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def _largest_difference(one: Sequence[Sequence[Sequence[float]]], other: Sequence[Sequence[Sequence[float]]]) -> float:
+    pairs = zip(chain.from_iterable(one), chain.from_iterable(other), strict=True)
+    return max((abs(a - b) for these, those in pairs for a, b in zip(these, those, strict=True)), default=0.0)

@@ -178,7 +178,9 @@ async def get_audit(request: Request) -> Response:
     rows = await run_in_threadpool(store.read, newest)
     report = await run_in_threadpool(verify_audit, store)
     names = ("seq", "actor", "action", "subject", "detail", "created")
-    shown = [{name: getattr(row, name) for name in names} for row in rows]
+    people = await run_in_threadpool(store.read, select(accounts.c.user, accounts.c.name))
+    known = {row.user: row.name for row in people}
+    shown = [{**{name: getattr(row, name) for name in names}, "actor": known.get(row.actor, row.actor)} for row in rows]
     return _json({"entries": shown, "rows": report.rows, "intact": report.ok, "head": report.head})
 
 

@@ -1,4 +1,4 @@
-"""The process that takes the text out of one file: `python -m causerie.chat.converting KIND LENGTH < file`.
+"""The process that takes the text out of one file: `python -I converting.py KIND LENGTH < file`.
 
 Prints one JSON object: `{"text", "cut"}` or `{"error"}`. It limits itself before it reads a byte.
 """

@@ -38,13 +38,14 @@ class Trials:
         self._workspace = workspace
         self._pool = pool
         self._running: dict[str, Canary] = {}
+        self._ending: frozenset[str] = frozenset()
         self._looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def hidden(self) -> frozenset[str]:
         """Names that are served for a trial only and are not offered for choosing."""
-        return frozenset(canary.candidate for canary in self._running.values())
+        return frozenset(canary.candidate for canary in self._running.values()) | self._ending
 
     def route(self, conversation: str, models: Sequence[str]) -> list[str]:
         """The names to draw drafts from, in the order of the names asked for.
@@ -111,9 +112,11 @@ class Trials:
     async def _end(self, canary: Canary) -> None:
         """The name answers with its promoted version everywhere; the candidate's own engine is let go."""
         self._running.pop(canary.name, None)
+        self._ending |= {canary.candidate}
         version = await run_in_threadpool(get_version, self._store, canary.name)
         served = dict(self._pool.models())
         if canary.name in served and served[canary.name].version.version != version.number:
             await self._pool.swap(canary.name, version.path(self._workspace), version.number)
         with contextlib.suppress(CauserieError):
             await self._pool.unload(canary.candidate)
+        self._ending -= {canary.candidate}

@@ -23,9 +23,9 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         row = shape.row
-        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.n_embd)
-        self.embed_positions = None if row.rotary else nn.Embedding(shape.max_seq_len, shape.n_embd)
-        self.embed_types = nn.Embedding(row.token_types, shape.n_embd) if row.token_types else None
+        self.embed_tokens = _table(shape.vocab_size, shape.n_embd)
+        self.embed_positions = None if row.rotary else _table(shape.max_seq_len, shape.n_embd)
+        self.embed_types = _table(row.token_types, shape.n_embd) if row.token_types else None
         self.embed_norm = make_norm(shape) if row.embed_norm else None
         self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layer))
         self.norm = make_norm(shape) if row.final_norm else nn.Identity()
@@ -136,3 +136,9 @@ def init_model(shape: ModelShape, seed: int) -> Transformer:
             elif name.endswith("bias"):
                 weight.zero_()
     return model
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding; on the meta device without drawing numbers, for which torch would import its compiler (seconds)."""
+    weight = torch.empty(rows, width)
+    return nn.Embedding(rows, width, _weight=weight) if weight.is_meta else nn.Embedding(rows, width)

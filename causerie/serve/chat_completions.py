@@ -45,7 +45,7 @@ async def create_chat_completion(office: Office, request: Request, principal: Pr
     id = new_id("chatcmpl")
     frames = _frames(office, request, principal, asked, model, headers, id)
     if not asked.store:
-        return await EventStream.begun(frames, office.drain, headers)
+        return await EventStream.begun(frames, office.drain, headers, receive=request.receive)
     try:
         first = await anext(frames)
     except BaseException:

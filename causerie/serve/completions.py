@@ -31,7 +31,7 @@ async def create_completion(office: Office, request: Request, principal: Princip
     if asked.stream:
         headers: dict[str, str] = {}
         frames = _frames(office, request, principal, asked, model, headers)
-        return await EventStream.begun(frames, office.drain, headers)
+        return await EventStream.begun(frames, office.drain, headers, receive=request.receive)
     return await until_gone(request.receive, _whole(office, request, principal, asked, model))
 
 

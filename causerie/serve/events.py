@@ -149,15 +149,28 @@ class EventStream(Response):
 
     @classmethod
     async def begun(
-        cls, frames: AsyncGenerator[bytes, None], drain: Drain, headers: Mapping[str, str], last: bytes = DONE
+        cls,
+        frames: AsyncGenerator[bytes, None],
+        drain: Drain,
+        headers: Mapping[str, str],
+        last: bytes = DONE,
+        *,
+        receive: Receive | None = None,
     ) -> EventStream:
         """The answer once its first event is drawn; `headers` may be filled by then.
 
+        With `receive` a client that leaves before, while it waits for its turn, ends it.
+
         Raises:
             ApiError: what the generator raises before its first event, as a plain answer.
+            ClientGone: when the client left.
         """
+
+        async def begin() -> bytes:
+            return await anext(frames)
+
         try:
-            first = await anext(frames)
+            first = await (begin() if receive is None else until_gone(receive, begin()))
         except BaseException:
             await frames.aclose()
             raise

@@ -68,7 +68,7 @@ async def get_completion(office: Office, request: Request, principal: Principal)
             after = resume_point(query.get("starting_after"), headers.get("last-event-id"))
             frames = numbered(replay.follow(after), after + 1)
             if replay.next_number > after + 1 or not replay.ended:
-                return await EventStream.begun(frames, office.drain, {}, last=b"")
+                return await EventStream.begun(frames, office.drain, {}, last=b"", receive=request.receive)
             return Response(b"", media_type="text/event-stream")
     return JSONResponse(await office.objects.get(KIND, principal.owner, id))
 

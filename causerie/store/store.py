@@ -271,7 +271,7 @@ def _execute(connection: Connection, statement: Statement) -> int:
         rows = [dict(row) for row in statement[1]]
         result = connection.execute(statement[0], rows, execution_options={"preserve_rowcount": True})
     else:
-        result = connection.execute(statement)
+        result = connection.execute(statement, execution_options={"preserve_rowcount": True})
     return max(result.rowcount, 0)
 
 

@@ -25,7 +25,7 @@ class BatchedMuon(torch.optim.Muon):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the gradients; `closure` as in every optimiser of torch."""
         sharded = any(hasattr(p, "full_tensor") for group in self.param_groups for p in group["params"])
         if closure is not None or sharded:

@@ -263,3 +263,27 @@ def test_sampling_is_seeded_and_sees_new_weights(tiny: Path) -> None:
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     assert [c.ids for c in sampler.sample(prompts, 3, [1, 2, 3])] != first
+
+
+def test_with_several_passes_the_old_policy_is_the_trainers_own(tiny: Path, prompts: Path, workspace: Path) -> None:
+    """The first pass of each rollout has a ratio of exactly 1, and the engine's gap is still measured."""
+    config = GrpoConfig(model=tiny, prompts=prompts, rewards=("format",), steps=4, passes=2, lr=3e-3, **FAST)
+    made = grpo(config, workspace)
+    (run,) = (workspace / "runs").glob("grpo-*")
+    steps = [event for event in read_events(run) if event["event"] == "step"]
+    assert [step["log_prob_gap"] for step in steps[::2]] == [pytest.approx(0, abs=1e-6)] * 2
+    assert all(step["log_prob_gap"] > 1e-4 for step in steps[1::2])  # the weights have moved since
+    assert 0 < made.manifest.metrics["rows"]["log_prob_gap"] < 1e-4
+
+
+def test_another_temperature_is_that_of_the_log_probs_too(tiny: Path, prompts: Path, workspace: Path) -> None:
+    config = GrpoConfig(model=tiny, prompts=prompts, rewards=("format",), steps=2, passes=2, temperature=1.4, **FAST)
+    grpo(config, workspace)
+    (run,) = (workspace / "runs").glob("grpo-*")
+    stored = Rollout(**json.loads((run / "rollouts" / "000000.json").read_text()))
+    train, _, _ = load_prompts(config, load_chat_format(tiny))
+    wanted = per_token(load_model(tiny), stored, train, 1.4)
+    cold = per_token(load_model(tiny), stored, train, 1.0)
+    flat = [[x for group in nest for answer in group for x in answer] for nest in (stored.old_log_probs, wanted, cold)]
+    assert flat[0] == pytest.approx(flat[1], abs=1e-5)
+    assert flat[0] != pytest.approx(flat[2], abs=1e-3)

@@ -34,6 +34,7 @@ def test_pairs_are_learnt_and_the_folder_is_huggingfaces(tiny: Path, preferences
     assert metrics["after"]["heldout_accuracy_low"] <= 1.0 <= metrics["after"]["heldout_accuracy_high"]
     assert metrics["before"]["heldout_longer_wins"] == 0.0  # the rejected answer is the longer one
     assert 0 <= metrics["rows"]["untrained_heads"]["accuracy"] <= 1
+    assert 0.5 <= metrics["rows"]["bag_of_words"] <= 1
     model = load_reward(made.path)
     prompt, answers = (5, 6, 7, 8), ((11, 12, 13, 2), (21, 2))
     batch = layout([Group(prompt, answers)])

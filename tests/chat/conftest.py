@@ -54,14 +54,15 @@ class FakeEngine:
     async def generate(self, prompt_ids: list[int], sampling: Sampling, *, salt: str = "") -> AsyncIterator[Event]:
         prompt = self._tokenizer.decode(prompt_ids)
         self._script.prompts.append(prompt)
-        ids = self._tokenizer.encode(self._script.answer(prompt, sampling.seed or 0))[: sampling.max_tokens]
-        ids.append(sampling.stop_ids[0])
+        ids = self._tokenizer.encode(self._script.answer(prompt, sampling.seed or 0))
+        cut = len(ids) > sampling.max_tokens
+        ids = ids[: sampling.max_tokens] if cut else [*ids, sampling.stop_ids[0]]
         counts = {"prompt_tokens": len(prompt_ids), "completion_tokens": len(ids)}
         try:
             for token in ids[:-1]:
                 yield Event("r", [token], [-0.5], None, **counts)
                 await asyncio.sleep(self._script.pause)
-            yield Event("r", ids[-1:], [-0.1], "stop", **counts)
+            yield Event("r", ids[-1:], [-0.1], "length" if cut else "stop", **counts)
         except (GeneratorExit, asyncio.CancelledError):
             self._script.cancelled += 1
             raise

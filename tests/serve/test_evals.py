@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from causerie.serve.graders.formula import calculate, check_formula
-from causerie.serve.graders.templates import fill
 from causerie.serve.graders.similarity import bleu, gleu, longest_common, rouge, similarity
+from causerie.serve.graders.templates import fill
 from tests.serve.conftest import ANSWER, Script
 
 CHECK = {

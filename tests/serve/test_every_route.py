@@ -165,9 +165,7 @@ def body_of(route: ApiRoute) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("host", ["", "evil.example", "localhost/v1/models?", "a b", "[::1", "x" * 300, "a\tb", "@:0"])
-def test_a_malformed_host_changes_nothing(
-    host: str, guarded: Running, http: httpx.Client, ids: dict[str, str]
-) -> None:
+def test_a_malformed_host_changes_nothing(host: str, guarded: Running, http: httpx.Client, ids: dict[str, str]) -> None:
     for method, path in calls(guarded.server._app):
         if path.startswith("/v1/") or not path.startswith("/openai"):
             answer = http.request(method, filled(path, ids), headers={"host": host}, json={})

@@ -120,7 +120,9 @@ class GateMachine(RuleBasedStateMachine):
             used = data.draw(st.integers(0, tokens)) if how == "done" else -1
             self._end(task, lambda future, task: future.set_result(used))
 
-    def _end(self, task: asyncio.Task[Any], how: Callable[[asyncio.Future[int | None], asyncio.Task[Any]], None]) -> None:
+    def _end(
+        self, task: asyncio.Task[Any], how: Callable[[asyncio.Future[int | None], asyncio.Task[Any]], None]
+    ) -> None:
         how(self.inside[task][3], task)
         self._turn()
         assert task.done()
@@ -339,5 +341,3 @@ def test_a_bucket_never_holds_more_than_its_capacity() -> None:
     bucket.give(5)
     assert bucket.level == 10
     assert bucket.wait_for(10, 1) == 0
-
-

@@ -169,7 +169,9 @@ def test_roles_bound_what_a_persons_keys_can_do(
     refused(admin.get(f"{members}/{person}"), 404)
 
 
-def test_people_are_shut_out_and_an_owner_stays(admin: httpx.Client, guarded: Running, store: Store, person: str) -> None:
+def test_people_are_shut_out_and_an_owner_stays(
+    admin: httpx.Client, guarded: Running, store: Store, person: str
+) -> None:
     assert ok(admin.get(f"/users/{person}"))["name"] == f"Ada {person}"
     assert person in {row["id"] for row in ok(admin.get("/users?limit=100"))["data"]}
     assert ok(admin.post(f"/users/{person}", json={"role": "owner"}))["role"] == "owner"

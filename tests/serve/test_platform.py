@@ -13,6 +13,7 @@ import pytest
 
 from causerie.core import CauserieError
 from causerie.serve.keys import create_key
+from causerie.serve.metering import usage_log
 from causerie.serve.moderations import WORDS, moderate
 from causerie.serve.objects import Objects
 from causerie.serve.routes import ApiRoute, check_table
@@ -149,7 +150,9 @@ def test_usage_is_counted_and_priced(client: openai.OpenAI, http: httpx.Client, 
     client.embeddings.create(model="petit", input="x")
     price = {"id": "price-1", "model": "petit", "from": 0, "currency": "eur", "input": 1.0, "output": 2.0}
     asyncio.run(Objects(store).add("price", "", price))
-    time.sleep(0.1)
+    deadline = time.monotonic() + 10
+    while usage_log(store).waiting and time.monotonic() < deadline:
+        time.sleep(0.01)
     start = int(time.time()) - 60
     page = http.get(f"/v1/organization/usage/completions?start_time={start}&bucket_width=1d&group_by[]=model").json()
     rows = [row for bucket in page["data"] for row in bucket["results"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,6 @@ from typing import Any
 import openai
 import pytest
 
-from causerie.core import CauserieError
-from causerie.serve import local_judge
-from causerie.serve.fine_tuning.plan import command_of, plan_of, write_inputs
-from causerie.serve.fine_tuning.training_files import TrainingRows
 from tests.serve.conftest import Running
 from tests.serve.test_fine_tuning import upload, wait
 

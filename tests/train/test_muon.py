@@ -11,9 +11,7 @@ from causerie.train.muon import BatchedMuon, orthogonalised
 SHAPES = [(16, 48), (48, 16), (16, 48), (32, 32), (48, 16), (16, 48)]
 
 
-def _trained(
-    make: type[torch.optim.Muon], **settings: object
-) -> tuple[list[nn.Parameter], torch.optim.Muon]:
+def _trained(make: type[torch.optim.Muon], **settings: object) -> tuple[list[nn.Parameter], torch.optim.Muon]:
     dice = torch.Generator().manual_seed(0)
     weights = [nn.Parameter(torch.randn(shape, generator=dice)) for shape in SHAPES]
     optimizer = make(weights, lr=0.1, weight_decay=0.2, **settings)

@@ -15,7 +15,14 @@ from causerie.data import PackConfig, pack
 from causerie.model import load_model
 from causerie.train import PretrainConfig, pretrain
 from causerie.train.plot import smooth
-from causerie.train.pretraining import PackedRows, bits_per_byte, flops_per_token, model_shape, next_token_nll
+from causerie.train.pretraining import (
+    PackedRows,
+    bits_per_byte,
+    flops_per_token,
+    model_shape,
+    next_token_loss,
+    next_token_nll,
+)
 from tests.train.tiny import SHAPE, WORDS, tiny_model, tiny_tokenizer
 
 
@@ -135,3 +142,22 @@ def test_smoothing_keeps_a_constant_and_follows_a_step() -> None:
     curve = smooth([0.0] * 10 + [1.0] * 3, 3)
     assert curve[9] == 0
     assert 0.4 < curve[-1] < 0.7
+
+
+def test_rows_of_whole_documents_count_only_their_own_targets(made: tuple[Path, Artifact]) -> None:
+    rows = PackedRows(made[1].path, config(made, layout="rows"))
+    whole = rows.whole(0)
+    counted = whole["mask"].bool()
+    assert 0 < int(counted.sum()) < counted.numel()  # padding there is
+    model = tiny_model(vocab_size=int(whole["ids"].max()) + 1)
+    parts = next_token_loss(model, whole)
+    nll = next_token_nll(model, whole).detach()
+    assert float(parts.n_tokens) == int(counted.sum())
+    assert float(parts.loss_sum.detach()) == pytest.approx(float(nll[counted.flatten()].sum()), rel=1e-5)
+    parts.loss_sum.backward()
+    before = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    other = {**whole, "targets": torch.where(counted, whole["targets"], 0)}
+    next_token_loss(model, other).loss_sum.backward()
+    after = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -49,7 +49,7 @@ async def get_response(office: Office, request: Request, principal: Principal) -
     after = resume_point(request.query_params.get("starting_after"), request.headers.get("last-event-id"))
     replay = office.replays.find(id, principal.owner)
     if replay is not None and (not replay.ended or replay.next_number > after + 1):
-        return await EventStream.begun(replay.follow(after), office.drain, {}, last=b"")
+        return await EventStream.begun(replay.follow(after), office.drain, {}, last=b"", receive=request.receive)
     kinds = {"completed": "response.completed", "incomplete": "response.incomplete", "failed": "response.failed"}
     kind = kinds.get(body["status"])
     if kind is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 import unicodedata
@@ -14,6 +15,10 @@ K1: Final = 1.2
 B: Final = 0.75
 HALF: Final = 4.0
 """BM25 score that becomes 0.5 on the API's scale from 0 to 1."""
+RECIPROCAL: Final = 60
+"""The constant of reciprocal rank fusion."""
+NEAREST: Final = 50
+"""Chunks that a ranking by embeddings has, at most."""
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _WORD = re.compile(r"\w+")
 
@@ -39,10 +44,11 @@ def words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk of a file."""
+    """A chunk of a file, and its embedding (length 1) where there is one."""
 
     file_id: str
     text: str
+    vector: tuple[float, ...] | None = None
 
 
 class Index:
@@ -70,6 +76,24 @@ class Index:
                 scores[place] += rarity * count * (K1 + 1) / (count + norm)
         ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
         return [(score / (score + HALF), self.chunks[place]) for place, score in ranked]
+
+    def near(self, vector: Sequence[float], most: int = NEAREST) -> list[Chunk]:
+        """The chunks whose embeddings are nearest to a query's, nearest first; chunks without one are left out."""
+        found = [
+            (sum(a * b for a, b in zip(vector, chunk.vector, strict=True)), -place)
+            for place, chunk in enumerate(self.chunks)
+            if chunk.vector is not None and len(chunk.vector) == len(vector)
+        ]
+        return [self.chunks[-place] for _, place in heapq.nlargest(most, found)]
+
+
+def fused(first: Sequence[Chunk], second: Sequence[Chunk]) -> list[tuple[float, Chunk]]:
+    """Two rankings as one by reciprocal rank (Cormack, Clarke and Buettcher 2009); 1 is the first of both."""
+    scores: dict[Chunk, float] = defaultdict(float)
+    for ranking in (first, second):
+        for place, chunk in enumerate(ranking):
+            scores[chunk] += (RECIPROCAL + 1) / (RECIPROCAL + 1 + place) / 2
+    return [(score, chunk) for chunk, score in sorted(scores.items(), key=lambda pair: -pair[1])]
 
 
 def passes(filter: Any, attributes: dict[str, Any]) -> bool:

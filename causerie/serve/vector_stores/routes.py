@@ -14,7 +14,7 @@ from causerie.serve.errors import ApiError
 from causerie.serve.keys import Principal
 from causerie.serve.objects import Body, page_of
 from causerie.serve.routes import ApiRoute, Office
-from causerie.serve.vector_stores.ranking import passes
+from causerie.serve.vector_stores.ranking import fused, passes
 from causerie.serve.vector_stores.shapes import (
     BatchRequest,
     FileRequest,
@@ -29,8 +29,10 @@ from causerie.serve.vector_stores.storing import (
     FILE,
     STORE,
     attach,
+    attachable,
     counted,
     detach,
+    embedded,
     expiry,
     get_store,
     shown,
@@ -38,6 +40,8 @@ from causerie.serve.vector_stores.storing import (
 from causerie.store import new_id
 
 RESULTS: Final = 10
+STALE: Final = 60
+"""Seconds after which a search is written down as activity."""
 
 
 async def create_store(office: Office, request: Request, principal: Principal) -> Response:
@@ -56,12 +60,16 @@ async def create_store(office: Office, request: Request, principal: Principal) -
         "expires_after": asked.expires_after.model_dump() if asked.expires_after else None,
         "last_active_at": moment,
         "metadata": asked.metadata or {},
+        "embedding_model": asked.embedding_model,
     }
     body["expires_at"] = expiry(body)
+    await attachable(office, principal.owner, body["id"], asked.file_ids or ())
+    if asked.embedding_model is not None:
+        office.pool.get(asked.embedding_model, principal.owner)
     await office.objects.add(STORE, principal.owner, body)
     for id in dict.fromkeys(asked.file_ids or ()):
         wanted = FileRequest(file_id=id, chunking_strategy=asked.chunking_strategy)
-        await attach(office, principal.owner, body["id"], wanted)
+        await attach(office, principal.owner, body, wanted)
     if asked.file_ids:
         body = await counted(office, principal.owner, body["id"])
     return JSONResponse(shown(body))
@@ -81,6 +89,8 @@ async def update_store(office: Office, request: Request, principal: Principal) -
     """Rename a store, or change its metadata or expiry."""
     asked = await read_shape(request, StoreUpdate)
     values = asked.model_dump(exclude_none=True)
+    if "expires_after" in asked.model_fields_set:
+        values["expires_after"] = asked.expires_after and asked.expires_after.model_dump()
 
     def change(body: Body) -> Body:
         changed = body | values
@@ -102,8 +112,7 @@ async def create_file(office: Office, request: Request, principal: Principal) ->
     """Take a file in."""
     asked = await read_shape(request, FileRequest)
     owner, id = principal.owner, _id(request)
-    await get_store(office, owner, id)
-    body = await attach(office, owner, id, asked)
+    body = await attach(office, owner, await get_store(office, owner, id), asked)
     await counted(office, owner, id)
     return JSONResponse(shown(body))
 
@@ -163,7 +172,9 @@ async def create_batch(office: Office, request: Request, principal: Principal) -
     """Take several files in."""
     asked = await read_shape(request, BatchRequest)
     owner, id = principal.owner, _id(request)
-    await get_store(office, owner, id)
+    store = await get_store(office, owner, id)
+    wanted = asked.requests()
+    await attachable(office, owner, id, [each.file_id for each in wanted])
     batch: Body = {
         "id": new_id("vsfb"),
         "object": BATCH,
@@ -171,7 +182,7 @@ async def create_batch(office: Office, request: Request, principal: Principal) -
         "vector_store_id": id,
         "status": "completed",
     }
-    found = [await attach(office, owner, id, each, batch["id"]) for each in asked.requests()]
+    found = [await attach(office, owner, store, each, batch["id"]) for each in wanted]
     counts = Counter(body["status"] for body in found)
     names = ("in_progress", "completed", "failed", "cancelled")
     batch["file_counts"] = {name: counts[name] for name in names} | {"total": len(found)}
@@ -205,7 +216,7 @@ async def _batch(office: Office, request: Request, principal: Principal) -> Body
 
 
 async def search(office: Office, request: Request, principal: Principal) -> Response:
-    """The chunks that match a question's words best, by BM25."""
+    """The chunks that match a question best: by BM25, fused with embeddings where the store names a model."""
     asked = await read_shape(request, SearchRequest)
     owner = principal.owner
     store = await get_store(office, owner, _id(request))
@@ -213,12 +224,17 @@ async def search(office: Office, request: Request, principal: Principal) -> Resp
         raise ApiError(400, "the vector store is expired", code="expired", param="vector_store_id")
     held = {body["id"]: body for body in await office.objects.all(FILE, owner, parent=store["id"])}
     allowed = {id for id, body in held.items() if passes(asked.filters, body["attributes"])}
-    index = await office.indexes.of(office, owner, store)
     queries = [asked.query] if isinstance(asked.query, str) else asked.query
+    key, vectors = await _vectors(office, owner, store, queries)
+    index = await office.indexes.of(office, owner, store, key)
     best: dict[Any, float] = {}
-    for query in queries:
-        for score, chunk in index.search(query):
+    for at, query in enumerate(queries):
+        ranked = index.search(query)
+        if vectors:
+            ranked = fused([chunk for _, chunk in ranked], index.near(vectors[at]))
+        for score, chunk in ranked:
             best[chunk] = max(score, best.get(chunk, 0.0))
+    await _used(office, owner, store)
     least = (asked.ranking_options.score_threshold if asked.ranking_options else None) or 0.0
     rows = [
         {
@@ -233,7 +249,25 @@ async def search(office: Office, request: Request, principal: Principal) -> Resp
     ]
     most = asked.max_num_results or RESULTS
     page = {"object": "vector_store.search_results.page", "search_query": queries, "data": rows[:most]}
-    return JSONResponse(page | {"has_more": len(rows) > most, "next_page": None})
+    ranking = "bm25+embeddings" if vectors else "bm25"
+    return JSONResponse(page | {"has_more": len(rows) > most, "next_page": None, "ranking": ranking})
+
+
+async def _vectors(
+    office: Office, owner: str, store: Body, queries: list[str]
+) -> tuple[str | None, list[list[float]] | None]:
+    """The queries' embeddings and whose they are; none where the store names no model or it is not served now."""
+    model = store.get("embedding_model")
+    if not model or not all(queries) or all(name != model for name, _ in office.pool.models()):
+        return None, None
+    return await embedded(office, owner, model, queries)
+
+
+async def _used(office: Office, owner: str, store: Body) -> None:
+    """Put off the store's expiry: it is being searched."""
+    moment = int(time.time())
+    if store.get("expires_after") and moment - store["last_active_at"] >= STALE:
+        await office.objects.set(STORE, owner, store["id"], last_active_at=moment)
 
 
 def _shown_page(page: Body) -> Body:

@@ -62,6 +62,8 @@ class StoreRequest(Strict):
     chunking_strategy: Chunking | None = None
     expires_after: StoreExpiry | None = None
     metadata: Metadata | None = None
+    embedding_model: Name | None = None
+    """Ours beside OpenAI's: a served model whose embeddings rank chunks too, fused with BM25."""
 
 
 class StoreUpdate(Strict):

@@ -135,6 +135,20 @@ export interface Verdict {
   promoted: boolean;
   why: string;
   version?: string | null;
+  candidate?: string | null;
+  canary?: string;
+  missing_votes?: number | null;
+}
+
+/** How a version's trial with live conversations stands or ended. */
+export interface Trial {
+  status: string;
+  why: string;
+  share: number;
+  incumbent: string;
+  wins?: number;
+  losses?: number;
+  missing?: number | null;
 }
 
 export interface Progress {
@@ -170,6 +184,9 @@ export interface Version {
   notices: string[];
   card: Card;
   votes: number | null;
+  gate?: GateRow[] | null;
+  verdict?: string | null;
+  canary?: Trial | null;
   data: { kind: string; name: string; key: string }[];
 }
 

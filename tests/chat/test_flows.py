@@ -1,0 +1,239 @@
+"""Longer ways through the page in Chromium: branches, files, settings, search, sign-in, admin; and axe-core everywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from causerie.chat.accounts import Accounts
+from causerie.chat.signin import Door
+from causerie.core import open_run
+from causerie.hub import register
+from causerie.store import open_store
+from causerie.text import Tokenizer
+
+from .conftest import IMPROVE, Script, Served, make_model, start_server
+from .test_page import CHROMIUM, PAYLOADS, ask, browser, page
+
+__all__ = ["browser", "page"]
+
+AXE = Path(__file__).parents[2] / "page" / "node_modules" / "axe-core" / "axe.min.js"
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium at /usr/bin/chromium")
+
+
+def test_edit_a_question_and_turn_between_the_wordings(page: Page, served: Served) -> None:
+    ask(page, "What colour is the sea?")
+    served.script.answer = lambda _prompt, _seed: "La mer est bleue."
+    page.get_by_role("button", name="Edit the question").click()
+    box = page.get_by_label("Your question in other words")
+    expect(box).to_be_focused()
+    box.fill("De quelle couleur est la mer ?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("La mer est bleue.")).to_be_visible()
+    expect(page.get_by_text("2 of 2")).to_be_visible()
+    page.get_by_role("button", name="Previous wording").click()
+    expect(page.get_by_text("The sea is blue.")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("2 of 2")).to_be_visible()
+    page.get_by_role("button", name="Edit the question").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Edit the question")).to_be_focused()
+
+
+def test_settings_then_continue_a_cut_answer(page: Page, served: Served) -> None:
+    page.keyboard.press("Alt+s")
+    page.get_by_label("System prompt").fill("Speak like a sailor.")
+    page.get_by_label("Longest answer (tokens)").fill("3")
+    page.get_by_role("button", name="Save").click()
+    ask(page, "What colour?")
+    assert "Speak like a sailor." in served.script.prompts[-1]
+    expect(page.get_by_text("Cut at the length limit")).to_be_visible()
+    served.script.answer = lambda _prompt, _seed: " as ever"
+    page.reload()
+    page.get_by_role("button", name="Settings of this conversation").click()
+    expect(page.get_by_label("System prompt")).to_have_value("Speak like a sailor.")
+    page.get_by_label("Longest answer (tokens)").fill("300")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Continue").click()
+    expect(page.locator(".markdown")).to_contain_text("as ever")
+    expect(page.get_by_text("2 of 2")).to_be_visible()
+
+
+def test_files_are_attached_read_and_cited(page: Page, served: Served) -> None:
+    served.script.answer = lambda _prompt, _seed: "It is salty [1], not `[1]` sweet [2]."
+    name = "<img src=x onerror=alert(1)>.txt"
+    page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "text/plain", "buffer": b"Salt."})
+    expect(page.get_by_role("button", name=f"Remove {name}")).to_be_visible()
+    ask(page, "Why?")
+    assert "Salt." in served.script.prompts[-1]
+    expect(page.get_by_text(name)).to_be_visible()
+    expect(page.locator("sup.cite")).to_have_count(1)
+    expect(page.locator("sup.cite")).to_have_attribute("title", name)
+    expect(page.locator(".markdown")).to_contain_text("sweet [2].")
+
+
+def test_search_pin_folder_delete_and_undo(page: Page, served: Served) -> None:
+    served.script.answer = lambda _prompt, _seed: "Un éléphant."
+    ask(page, "First")
+    page.get_by_role("button", name="Pin “First”").click()
+    expect(page.get_by_role("heading", name="Pinned")).to_be_visible()
+    page.get_by_role("button", name="Unpin “First”").click()
+    page.get_by_role("button", name="Rename “First”").click()
+    page.get_by_label("Folder").fill("Animals")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Animals")).to_be_visible()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("elephant")
+    expect(page.get_by_text("1 conversation found")).to_be_visible()
+    expect(page.get_by_role("link", name="First Un éléphant.")).to_be_visible()
+    page.get_by_role("searchbox").fill("")
+    page.get_by_role("button", name="Delete “First”").click()
+    expect(page.get_by_text("No conversations yet")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Un éléphant.")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+        page.get_by_role("link", name="Markdown").click()
+    assert "Un éléphant." in Path(download.value.path()).read_text(encoding="utf-8")
+
+
+def test_keyboard_help_and_code_and_maths_are_drawn(page: Page, served: Served) -> None:
+    tex = r"Pull $a = \frac{1}{r^3}$ costs $5 or $10." + "\n\n$$x^2$$\n\n\\(y\\)\n\n```python\ndef f():\n    return 'a'\n```"
+    served.script.answer = lambda _prompt, _seed: tex
+    ask(page, "Draw")
+    expect(page.locator("math")).to_have_count(3)
+    expect(page.locator("mfrac")).to_have_count(1)
+    assert page.locator("math[display=block]").count() == 1
+    expect(page.get_by_text("costs $5 or $10.")).to_be_visible()
+    expect(page.locator(".hljs-keyword").first).to_have_text("def")
+    page.locator("#conversation").focus()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    expect(page.get_by_label("Your message")).to_be_focused()
+
+
+MATHS_ATTACKS = [
+    r"$\href{javascript:alert(1)}{x}$", r"$\includegraphics{http://evil.example/x.png}$", r"$$\style{position:fixed}{x^2}$$",
+    r"$\class{hljs}{x^2}$ $\text{<img src=x onerror=alert(1)>}_2$", r"$\id{question}{x_1}$", r"$\def\a{\a\a}\a_1$",
+]  # fmt: skip
+
+
+def test_hostile_maths_code_titles_and_folders_do_nothing(page: Page, served: Served) -> None:
+    code = "\n\n".join(f"```html\n{payload}\n```" for payload in PAYLOADS if "```" not in payload)
+    served.script.answer = lambda _prompt, _seed: "\n\n".join(MATHS_ATTACKS) + "\n\n" + code
+    assert len(PAYLOADS) >= 50
+    made = served.post("/api/conversations", {"title": PAYLOADS[1]})["id"]
+    served.send("PATCH", f"/api/conversations/{made}", {"folder": PAYLOADS[0][:60]})
+    body: dict[str, Any] = {"conversation": made, "model": "demo", "content": "x", "params": {"max_tokens": 8000}}
+    assert served.send("POST", "/api/chat", body).status_code == 200
+    page.evaluate("() => { window.attacked = 0; window.alert = () => { window.attacked += 1; }; }")
+    page.goto(f"/#/c/{made}")
+    expect(page.locator(".code").first).to_be_visible()
+    page.wait_for_timeout(500)
+    harmful = page.evaluate("""() => [...document.querySelectorAll('.markdown *, nav li *, nav h2 *')].filter((node) =>
+        /^(script|iframe|object|embed|form|style|img|video|audio|base|meta|link)$/i.test(node.tagName) ||
+        [...node.attributes].some(({ name, value }) => /^on|^style$|^id$|^src/i.test(name) ||
+            (name === 'href' && node.closest('.markdown') && !/^(https?:|mailto:)/i.test(value)))).map((node) => node.outerHTML)""")
+    assert harmful == []
+    assert page.evaluate("window.attacked") == 0
+
+
+def serious(page: Page) -> list[str]:
+    """What axe-core finds that is serious or critical."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{one['id']}: {node['html'][:120]}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not in page/node_modules (npm --prefix page ci)")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, served: Served, theme: Any) -> None:
+    """Slow: every view in both languages is scanned whole."""
+    with open_run(served.workspace, "pretrain", "small", "a" * 64, {}) as run:
+        for step in range(20):
+            run.log("step", step=step, loss=3 - step / 10)
+    served.script.answer = lambda _prompt, _seed: "# A\n\n| a | b |\n|---|---|\n| 1 | $x^2$ |\n\n```python\ndef f(): return 'a'  # b\n```"
+    for language in ("en", "fr"):
+        context = browser.new_context(base_url=served.url, locale=language, color_scheme=theme)
+        found = context.new_page()
+        found.goto("/")
+        found.locator("#question").fill("Hello")
+        found.keyboard.press("Enter")
+        expect(found.locator(".hljs-keyword")).to_be_visible()
+        views = {"chat": serious(found)}
+        found.keyboard.press("Alt+s")
+        expect(found.get_by_role("dialog")).to_be_visible()
+        views["settings"] = serious(found)
+        for view in ("teach", "runs", f"runs/{run.id}", "admin"):
+            found.goto(f"/#/{view}")
+            expect(found.locator("h1")).to_be_visible()
+            found.wait_for_timeout(400)
+            views[view] = serious(found)
+        assert views == dict.fromkeys(views, []), language
+        context.close()
+
+
+@pytest.fixture
+def house(workspace: Path, tokenizer: Tokenizer) -> Iterator[tuple[str, Accounts]]:
+    with open_store(workspace) as store:
+        register(store, workspace, "demo", make_model(workspace, tokenizer, "a1"), status="promoted")
+        accounts = Accounts(store)
+        door = Door(accounts)
+        server, thread = start_server(workspace, store, Script(), (sys.executable, str(IMPROVE)), door=door)
+        yield server.url, accounts
+        server.stop()
+        thread.join(20)
+
+
+def test_the_first_admin_signs_in_makes_an_account_and_a_key(browser: Browser, house: tuple[str, Accounts]) -> None:
+    url, accounts = house
+    context = browser.new_context(base_url=url, locale="en-GB")
+    found = context.new_page()
+    found.on("dialog", lambda dialog: dialog.accept())
+    found.goto(f"/#/first/{accounts.code}")
+    found.get_by_label("Name").fill("Ada")
+    found.get_by_label("Password").fill("correct horse")
+    if AXE.exists():
+        assert serious(found) == []
+    found.get_by_role("button", name="Create the account").click()
+    expect(found.get_by_text("What shall we talk about?")).to_be_visible()
+    found.get_by_role("link", name="Admin").click()
+    found.get_by_role("button", name="Add an account").click()
+    dialog = found.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("<b>Grace</b>")
+    dialog.get_by_label("Password").fill("correct horse")
+    dialog.get_by_role("button", name="Add an account").click()
+    expect(found.get_by_role("cell", name="<b>Grace</b>", exact=True)).to_be_visible()
+    found.get_by_role("button", name="Create a key").click()
+    found.get_by_label("What is it for?").fill("notebook")
+    dialog.get_by_role("button", name="Create a key").click()
+    key = dialog.locator("code").inner_text()
+    assert context.request.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status == 200
+    found.keyboard.press("Escape")
+    found.get_by_role("button", name="Revoke notebook").click()
+    expect(found.get_by_text("revoked", exact=True)).to_be_visible()
+    assert context.request.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status == 401
+    found.get_by_role("button", name="Sign out (Ada)").click()
+    found.get_by_label("Name").fill("<b>Grace</b>")
+    found.get_by_label("Password").fill("wrong")
+    found.keyboard.press("Enter")
+    expect(found.get_by_role("alert")).to_contain_text("the name or the password is wrong")
+    found.get_by_label("Password").fill("correct horse")
+    found.keyboard.press("Enter")
+    expect(found.get_by_text("What shall we talk about?")).to_be_visible()
+    assert found.get_by_role("link", name="Admin").count() == 0
+    context.close()
