@@ -45,7 +45,8 @@ def serve(home: Path, bare: bool) -> None:
     ids = tokenizer.encode("Quelle belle journée, " * 400)
 
     class Mock:
-        info = {"max_seq_len": 4096}
+        def __init__(self) -> None:
+            self.info = {"max_seq_len": 4096}
 
         async def start(self) -> None: ...
 

@@ -59,14 +59,19 @@ def seed_runs(workspace: Path) -> None:
     with open_run(workspace, "pretrain", "mai-small", "a" * 64, {}) as run:
         for step in range(400):
             loss = 2.6 + 6.2 * math.exp(-step / 60) + 0.04 * math.sin(step * 1.7)
-            figures = {"tokens_per_second": 81_000 + 900 * math.sin(step / 9), "peak_share": 0.41 + 0.01 * math.sin(step / 11)}
+            figures = {
+                "tokens_per_second": 81_000 + 900 * math.sin(step / 9),
+                "peak_share": 0.41 + 0.01 * math.sin(step / 11),
+            }
             run.log("step", step=step, loss=loss, lr=3e-4 * min(1, step / 40), bits_per_byte=loss / 2.9, **figures)
             if step in (100, 300):
                 run.log("sample", step=step, text="The sea was calm and the boats came home before the night.")
         run.result.update(tokens=52_428_800, loss=2.61)
     folder = workspace / "predictions"
     folder.mkdir()
-    (folder / "mai-small.json").write_text('{"loss": 2.58, "interval": [2.47, 2.71], "created": "2026-11-01", "scores": []}')
+    (folder / "mai-small.json").write_text(
+        '{"loss": 2.58, "interval": [2.47, 2.71], "created": "2026-11-01", "scores": []}'
+    )
 
 
 def shoot(browser: Browser, url: str, out: Path, name: str, act: Callable[[Page], None], **options: Any) -> None:
@@ -122,7 +127,7 @@ def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -
 
     def french(page: Page) -> None:
         page.locator("input[type=file]").set_input_files(
-            [{"name": "notes de marée.txt", "mimeType": "text/plain", "buffer": "La Lune attire la mer.".encode()}]
+            [{"name": "notes de marée.txt", "mimeType": "text/plain", "buffer": b"La Lune attire la mer."}]
         )
         page.wait_for_timeout(1500)
         ask(page, "Qu’est-ce que la marée ?")
@@ -133,7 +138,9 @@ def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -
 
     def drafts(page: Page) -> None:
         page.get_by_label("Two drafts").check()
-        script.answer = lambda prompt, seed: f"It is the **Moon** above all, and the Sun a little. ({seed % 7} of 7 agree.)"
+        script.answer = lambda prompt, seed: (
+            f"It is the **Moon** above all, and the Sun a little. ({seed % 7} of 7 agree.)"
+        )
         ask(page, "What makes the tides?")
 
     shoot(browser, url, out, "08-drafts", drafts, state=state)
@@ -149,7 +156,15 @@ def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -
 
     shoot(browser, url, out, "10-search", list_of, state=state)
     for index, view in enumerate(("teach", "runs", "admin"), 11):
-        shoot(browser, url, out, f"{index}-{view}", lambda page, view=view: page.goto(f"/#/{view}"), state=state, size=(1280, 1250))
+        shoot(
+            browser,
+            url,
+            out,
+            f"{index}-{view}",
+            lambda page, view=view: page.goto(f"/#/{view}"),
+            state=state,
+            size=(1280, 1250),
+        )
 
     def run(page: Page) -> None:
         page.goto("/#/runs")
@@ -157,7 +172,16 @@ def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -
         page.wait_for_timeout(800)
 
     shoot(browser, url, out, "14-run", run, state=state, size=(1280, 1250))
-    shoot(browser, url, out, "15-admin-dark", lambda page: page.goto("/#/admin"), state=state, color_scheme="dark", size=(1280, 1250))
+    shoot(
+        browser,
+        url,
+        out,
+        "15-admin-dark",
+        lambda page: page.goto("/#/admin"),
+        state=state,
+        color_scheme="dark",
+        size=(1280, 1250),
+    )
     shoot(browser, url, out, "16-admin-phone", lambda page: page.goto("/#/admin"), state=state, size=(390, 800))
 
 
@@ -179,7 +203,9 @@ def main() -> None:
             door, script = Door(Accounts(store)), Script()
             assert door.accounts is not None
             server, thread = start_server(workspace, store, script, (sys.executable, str(IMPROVE)), door=door)
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+            browser = playwright.chromium.launch(
+                executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+            )
             pictures(browser, server.url, out, script, door.accounts.code)
             browser.close()
             server.stop()

@@ -65,8 +65,8 @@ def _fit(x: Tensor) -> Tensor:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = softplus(-(x @ weights)).sum() + 0.5 * weights.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return weights.detach()

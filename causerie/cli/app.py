@@ -23,6 +23,7 @@ GROUPS = (
     ("feedback", "causerie.cli.feedback", "What people said about answers."),
     ("canary", "causerie.cli.canary", "Candidates on trial with a share of the conversations."),
     ("models", "causerie.cli.models", "Versions: list, show, import, export, promote, roll back, verify."),
+    ("keys", "causerie.cli.keys", "API keys: create, list, revoke."),
     ("plan", "causerie.cli.plan", "Count, fit, predict before paying."),
     ("runs", "causerie.cli.runs", "What long work is doing or did."),
     ("doctor", "causerie.cli.doctor", "Check this machine, and the closed-form invariants of alignment."),

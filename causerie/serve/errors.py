@@ -17,6 +17,7 @@ ERRORS: Final = {
     "CAU-6006": "The server has as much work as it takes; try again later.",
     "CAU-6007": "A route of the API does not say what its caller must be allowed to do, or is there twice.",
     "CAU-6008": "A job's grader failed.",
+    "CAU-6009": "A key's scope or id is unknown.",
 }
 """Codes raised by this room."""
 

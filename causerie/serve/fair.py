@@ -54,6 +54,12 @@ class FairQueue:
         finally:
             self._give(slots)
 
+    def give_up(self) -> None:
+        """End all waiting, as if the time were over."""
+        for _, _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(TimeoutError())
+
     async def _wait(self, start: float, slots: int, seconds: float | None) -> None:
         future = asyncio.get_running_loop().create_future()
         self._count += 1
@@ -63,7 +69,9 @@ class FairQueue:
             async with asyncio.timeout(seconds):
                 await future
         except BaseException:
-            if future.done() and not future.cancelled():  # the turn came in the same moment: pass it on
+            if (
+                future.done() and not future.cancelled() and future.exception() is None
+            ):  # the turn came in the same moment: pass it on
                 self._give(slots)
             future.cancel()
             self._serve()

@@ -107,6 +107,11 @@ class Gate:
             return 2
         return 1 if max(self.tokens / self.max_tokens, memory) >= SHORTEN else 0
 
+    def give_up(self) -> None:
+        """Refuse the requests whose turn has not come: the server ends."""
+        for lane in self._lanes.values():
+            lane.give_up()
+
     def measure(self) -> None:
         """Take note of the process's memory."""
         self.memory = resident_bytes()

@@ -61,7 +61,7 @@ def openapi_document(table: Sequence[ApiRoute]) -> dict[str, Any]:
 
 def _operation(route: ApiRoute) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)(?::path)?\}", route.path)
-    title = (route.endpoint.__doc__ or "").partition("\n")[0].strip()
+    title = (route.endpoint.__doc__ or "").partition("\n")[0].strip() or f"{route.method} {route.path}"
     error = {"description": "An error.", "content": {"application/json": {"schema": _ref("Error")}}}
     return {
         "operationId": f"{route.method.lower()}_{re.sub('[^a-z]+', '_', route.path.lower()).strip('_')}",

@@ -116,7 +116,12 @@ class Server:
         assert self._loop is not None
         if not self._office.drain.draining:
             self._office.drain.begin()
-            self._loop.call_later(self._grace, self._office.drain.cut)
+            self._loop.call_later(self._grace, self._cut)
+
+    def _cut(self) -> None:
+        """The grace is over: who waits is refused, who streams gets an end."""
+        self._office.pool.gate.give_up()
+        self._office.drain.cut()
 
 
 class _Uvicorn(uvicorn.Server):

@@ -95,7 +95,12 @@ def test_nobody_gets_in_without_signing_in_and_nobody_sees_anothers_things(house
     house.accounts.create("Ada", PASSWORD, "admin")
     house.accounts.create("Grace", PASSWORD, "member")
     with house.visitor() as nobody, house.visitor("ada") as ada, house.visitor("Grace") as grace:
-        for method, path in (("GET", "/api/state"), ("GET", "/api/conversations"), ("POST", "/api/improve"), ("GET", "/api/runs")):
+        for method, path in (
+            ("GET", "/api/state"),
+            ("GET", "/api/conversations"),
+            ("POST", "/api/improve"),
+            ("GET", "/api/runs"),
+        ):
             assert nobody.request(method, path, json=None if method == "GET" else {}).status_code == 401, path
         assert nobody.get("/v1/models").status_code == 401
         assert nobody.get("/").status_code == 200
@@ -107,7 +112,9 @@ def test_nobody_gets_in_without_signing_in_and_nobody_sees_anothers_things(house
         assert grace.get(f"/api/conversations/{mine}/export").status_code == 404
         assert grace.get("/api/search?q=tides").json()["found"] == []
         assert [hit["id"] for hit in ada.get("/api/search?q=tides").json()["found"]] == [mine]
-        with ada.stream("POST", "/api/chat", json={"conversation": mine, "model": "demo", "content": "Hello"}) as answer:
+        with ada.stream(
+            "POST", "/api/chat", json={"conversation": mine, "model": "demo", "content": "Hello"}
+        ) as answer:
             turn = next(answer.iter_text()).split('"turn": "')[1].split('"')[0]
         assert grace.get(f"/api/chat/{turn}").status_code == 404
         assert grace.delete(f"/api/chat/{turn}").status_code == 404
@@ -135,7 +142,10 @@ def test_admins_look_after_accounts_keys_and_quotas(house: House) -> None:
             over = alan.post("/api/chat", json={"conversation": talk, "model": "demo", "content": "Hello"})
             assert (over.status_code, over.json()["error"]["code"]) == (429, "CAU-6114")
             ada.patch(f"/api/admin/accounts/{user}", json={"daily_tokens": None})
-            assert alan.post("/api/chat", json={"conversation": talk, "model": "demo", "content": "Hello"}).status_code == 200
+            assert (
+                alan.post("/api/chat", json={"conversation": talk, "model": "demo", "content": "Hello"}).status_code
+                == 200
+            )
             ada.patch(f"/api/admin/accounts/{user}", json={"disabled": True})
             assert alan.get("/api/state").status_code == 401
         for values in ({"disabled": True}, {"role": "member"}):
@@ -230,7 +240,13 @@ class FakeProvider:
         asked = self.codes.pop(str(form["code"]))
         digest = hashlib.sha256(str(form["code_verifier"]).encode()).digest()
         assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == asked["code_challenge"]
-        claims = {"iss": self.url, "aud": "causerie", "sub": "s1", "exp": int(time.time()) + 60, "nonce": asked["nonce"]}
+        claims = {
+            "iss": self.url,
+            "aud": "causerie",
+            "sub": "s1",
+            "exp": int(time.time()) + 60,
+            "nonce": asked["nonce"],
+        }
         claims |= {"preferred_username": "grace", **self.spoil}
         token = jwt.encode({"alg": "RS256", "kid": "k1"}, claims, self.signing)
         return JSONResponse({"access_token": "x", "token_type": "Bearer", "id_token": token})
@@ -257,7 +273,9 @@ def provider() -> Iterator[FakeProvider]:
     listening.close()
 
 
-def test_an_identity_provider_lets_people_in_and_lies_are_refused(provider: FakeProvider, workspace: Path, tokenizer: Tokenizer) -> None:
+def test_an_identity_provider_lets_people_in_and_lies_are_refused(
+    provider: FakeProvider, workspace: Path, tokenizer: Tokenizer
+) -> None:
     with open_store(workspace) as store:
         register(store, workspace, "demo", make_model(workspace, tokenizer, "a1"), status="promoted")
         door = Door(Accounts(store), Provider(provider.url, "causerie", "secret"))

@@ -61,9 +61,13 @@ def test_a_cut_answer_goes_on_from_its_own_tokens(served: Served) -> None:
     assert after is not None
     assert after.token_ids[: len(before.token_ids)] == before.token_ids
     assert len(after.token_ids) == len(after.log_probs) > len(before.token_ids)
-    refused = served.send("POST", "/api/chat", {"conversation": conversation, "model": "demo", "continues": longer["id"]})
+    refused = served.send(
+        "POST", "/api/chat", {"conversation": conversation, "model": "demo", "continues": longer["id"]}
+    )
     assert refused.json()["error"]["code"] == "CAU-6101"
-    other = served.send("POST", "/api/chat", {"conversation": conversation, "model": "demo", "continues": cut["id"], "content": "x"})
+    other = served.send(
+        "POST", "/api/chat", {"conversation": conversation, "model": "demo", "continues": cut["id"], "content": "x"}
+    )
     assert other.status_code == 400
 
 

@@ -20,9 +20,10 @@ from tests.serve.conftest import ANSWER, Script, ScriptedEngine
 def main(home: Path, delay: float) -> None:
     """Serve until killed."""
     tokenizer = train_bpe([ANSWER, "Quelle belle journée !"] * 3, 320)
-    script = Script(endless=True, delay=delay, max_seq_len=100_000)
+    script = Script(endless=delay > 0, delay=delay, max_seq_len=100_000)
     pool = EnginePool(
-        lambda folder: ScriptedEngine(folder, script, tokenizer), gate=Gate(max_answers=64, max_running=8)
+        lambda folder: ScriptedEngine(folder, script, tokenizer),
+        gate=Gate(max_answers=64, max_tokens=10**8, max_running=8),
     )
     with write_artifact(home, "model", "petit", "ab" * 32) as draft:
         tokenizer.save(draft.path)

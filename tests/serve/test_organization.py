@@ -302,7 +302,7 @@ def test_openais_own_client_reads_them(admin: httpx.Client) -> None:
         assert account.api_key is not None
         keys = list(client.admin.organization.projects.api_keys.list(project.id))
         assert keys[0].redacted_value.startswith("sk-cau-")
-        assert list(client.admin.organization.audit_logs.list(limit=3))[0].id
+        assert next(iter(client.admin.organization.audit_logs.list(limit=3))).id
         assert client.admin.organization.projects.archive(project.id).status == "archived"
 
 

@@ -47,7 +47,9 @@ def lists(server: Running) -> dict[str, str]:
         for _ in range(COUNT):
             run = _post(http, f"/v1/evals/{spec['id']}/runs", {"data_source": jsonl})
         store = _post(http, "/v1/vector_stores", {"file_ids": files})
-        batch = _post(http, f"/v1/vector_stores/{_post(http, '/v1/vector_stores', {})['id']}/file_batches", {"file_ids": files})
+        batch = _post(
+            http, f"/v1/vector_stores/{_post(http, '/v1/vector_stores', {})['id']}/file_batches", {"file_ids": files}
+        )
         items = [{"type": "message", "role": "user", "content": f"{n}"} for n in range(COUNT)]
         talk = _post(http, "/v1/conversations", {"items": items})
         answer = _post(http, "/v1/responses", {"model": "petit", "input": items})
@@ -57,7 +59,9 @@ def lists(server: Running) -> dict[str, str]:
             run = http.get(f"/v1/evals/{spec['id']}/runs/{run['id']}").json()
             if run["status"] == "completed":
                 break
-        training = http.post("/v1/files", files={"file": ("t.jsonl", b"{}\n")}, data={"purpose": "fine-tune"}).json()["id"]
+        training = http.post("/v1/files", files={"file": ("t.jsonl", b"{}\n")}, data={"purpose": "fine-tune"}).json()[
+            "id"
+        ]
         for _ in range(COUNT):
             job = _post(http, "/v1/fine_tuning/jobs", {"model": "petit", "training_file": training})
         return {
@@ -146,7 +150,7 @@ def test_a_list_is_walked_in_both_orders(route: str, lists: dict[str, str], http
     [
         ("after=nothing_of_this_name", 404),
         ("before=nothing_of_this_name", 404),
-        ("after=%00", 404),
+        ("after=%00", 200),
         ("limit=-1", 400),
         ("limit=1.5", 400),
         ("limit=99999999999999999999", 400),
@@ -159,8 +163,6 @@ def test_a_list_is_walked_in_both_orders(route: str, lists: dict[str, str], http
 )
 def test_queries_of_lists(query: str, status: int, route: str, lists: dict[str, str], http: httpx.Client) -> None:
     answer = http.get(f"{lists[route]}?{query}")
-    if query == "after=%00" and answer.status_code == 200:
-        status = 200  # a cursor of nothing but NUL is none
     assert answer.status_code == status, answer.text
     if status >= 400:
         assert answer.json()["error"]["message"]

@@ -30,9 +30,16 @@ def apart(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def begin(apart: Store, tmp_path: Path, folder: Path, script: Script, tokenizer: Tokenizer, start: Start):  # noqa: ANN201
+def begin(apart: Store, tmp_path: Path, folder: Path, script: Script, tokenizer: Tokenizer, start: Start):
     """Start a server with a fine-tuned model of the project `mine`; each call is a restart on the same store."""
-    body = {"id": NAME, "object": FINE_TUNED, "status": "served", "job": "ftjob_x", "artifact": str(folder), "number": 1}
+    body = {
+        "id": NAME,
+        "object": FINE_TUNED,
+        "status": "served",
+        "job": "ftjob_x",
+        "artifact": str(folder),
+        "number": 1,
+    }
     asyncio.run(Objects(apart).add(FINE_TUNED, "mine", body))
     keys = {name: create_key(apart, name, project=name, scopes=("*",))[1] for name in ("mine", "theirs", "third")}
 
@@ -63,7 +70,7 @@ def listed(client: httpx.Client) -> bool:
     return NAME in [row["id"] for row in client.get("/v1/models").json()["data"]]
 
 
-def test_a_model_is_shared_and_taken_back(begin) -> None:  # noqa: ANN001
+def test_a_model_is_shared_and_taken_back(begin) -> None:
     who = begin()
     mine, theirs, third = who["mine"], who["theirs"], who["third"]
     assert (answers(mine), answers(theirs), listed(mine), listed(theirs)) == (200, 404, True, False)
@@ -78,7 +85,7 @@ def test_a_model_is_shared_and_taken_back(begin) -> None:  # noqa: ANN001
     assert mine.delete(f"{PERMISSIONS}/{id}").status_code == 404
 
 
-def test_giving_twice_is_giving_once(begin) -> None:  # noqa: ANN001
+def test_giving_twice_is_giving_once(begin) -> None:
     """Two rows for one project would leave it in after one of them was deleted, or out while one is listed."""
     who = begin()
     mine, theirs = who["mine"], who["theirs"]
@@ -92,7 +99,7 @@ def test_giving_twice_is_giving_once(begin) -> None:  # noqa: ANN001
     assert [row["project_id"] for row in mine.get(PERMISSIONS).json()["data"]] == ["third"]
 
 
-def test_a_guest_may_use_but_not_give_list_or_delete(begin) -> None:  # noqa: ANN001
+def test_a_guest_may_use_but_not_give_list_or_delete(begin) -> None:
     who = begin()
     mine, theirs = who["mine"], who["theirs"]
     (row,) = mine.post(PERMISSIONS, json={"project_ids": ["theirs"]}).json()["data"]
@@ -103,7 +110,7 @@ def test_a_guest_may_use_but_not_give_list_or_delete(begin) -> None:  # noqa: AN
     assert (answers(mine), answers(theirs), answers(who["third"])) == (200, 200, 404)
 
 
-def test_permissions_outlive_a_restart(begin) -> None:  # noqa: ANN001
+def test_permissions_outlive_a_restart(begin) -> None:
     who = begin()
     who["mine"].post(PERMISSIONS, json={"project_ids": ["theirs"]})
     again = begin()
@@ -111,7 +118,7 @@ def test_permissions_outlive_a_restart(begin) -> None:  # noqa: ANN001
 
 
 @pytest.mark.parametrize("body", [{}, {"project_ids": []}, {"project_ids": "theirs"}, {"project_ids": [1]}])
-def test_permissions_that_cannot_be(body: dict[str, object], begin) -> None:  # noqa: ANN001
+def test_permissions_that_cannot_be(body: dict[str, object], begin) -> None:
     mine = begin()["mine"]
     assert mine.post(PERMISSIONS, json=body).status_code == 400
     assert mine.post(PERMISSIONS.replace(NAME, "petit"), json={"project_ids": ["x"]}).status_code == 404

@@ -168,7 +168,7 @@ async def _in_background(ask: Ask) -> Response:
     first = dict(ask.body)
     replay = office.replays.start(id, owner, _framed(_patient(ask)))
     if ask.asked.stream:
-        return await EventStream.begun(replay.follow(), office.drain, {}, last=b"", receive=request.receive)
+        return await EventStream.begun(replay.follow(), office.drain, {}, last=b"")
     return JSONResponse(first)
 
 
