@@ -59,8 +59,8 @@ def render(facts: Facts) -> str:
 
 
 RULES_NOTE: Final = (
-    "Each document counts once, under the first rule it failed. “Alone” (the strong part of the bar): of the documents that "
-    "were read, those that failed no other rule and would be kept if this one were off."
+    "Each document counts once, under the first rule it failed. “Alone” (the strong part of the bar): of the "
+    "documents that were read, those that failed no other rule and would be kept if this one were off."
 )
 MOVABLE: Final = 2
 """Stage from which on documents were read: their rules can be moved."""
