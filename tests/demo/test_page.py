@@ -67,7 +67,7 @@ def serving(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     There are votes to learn from already; rounds take their settings from the environment, as any command does.
     """
     workspace = with_choices(copied(finished, tmp_path_factory))
-    settings = {f"CAUSERIE_IMPROVE_{name.upper()}": value for name, value in LEARN.items()}
+    settings = {f"CAUSERIE_IMPROVE_{name.upper()}": value for name, value in {**LEARN, "canary": "0"}.items()}
     told = workspace.parent / "serve.log"
     command = [sys.executable, "-m", "causerie", "serve", "demo", "--port", "0", "--threads", "1"]
     with (
