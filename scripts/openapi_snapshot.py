@@ -1,6 +1,6 @@
 """Write docs/openapi.json, the snapshot of the API that the server offers: a change to it must be wanted.
 
-    .venv/bin/python scripts/openapi_snapshot.py
+.venv/bin/python scripts/openapi_snapshot.py
 """
 
 from __future__ import annotations

@@ -23,7 +23,17 @@ from causerie.core import (
     write_json,
     write_jsonl,
 )
-from causerie.evals import answer_loss, bits_per_byte, choice, ending, ifeval, over_refusal, preference, sycophancy, votes
+from causerie.evals import (
+    answer_loss,
+    bits_per_byte,
+    choice,
+    ending,
+    ifeval,
+    over_refusal,
+    preference,
+    sycophancy,
+    votes,
+)
 from causerie.evals.config import SUITES, EvalConfig
 from causerie.evals.report import EvalReport, figures_of, item_rows, report_from_dict, suite_from_dict, suite_to_dict
 from causerie.evals.results import SuiteResult, compare

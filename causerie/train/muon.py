@@ -1,7 +1,7 @@
 """Muon with matrices of one shape orthogonalised together: torch's own optimiser, several times faster on small models.
 
 A step of Muon is some thirty products of small matrices for each weight; one by one, their calls cost more than their
-arithmetic. Batched by shape the same five iterations took 0.25 to 0.6 of the time (`docs/log.md`).
+arithmetic. Batched by shape the same five iterations took 0.24 to 0.76 of the time (`docs/log.md`).
 """
 
 from __future__ import annotations
