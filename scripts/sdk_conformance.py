@@ -110,7 +110,17 @@ def prepare(peer: Path) -> Path:
             "rich",
         ]
         subprocess.run(
-            [str(python), "-m", "pip", "install", "-q", f"openai=={version()}", *needs, "nest_asyncio", "time-machine"],
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                f"openai[aiohttp]=={version()}",
+                *needs,
+                "nest_asyncio",
+                "time-machine",
+            ],
             check=True,
         )
     return source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import asyncio
 import json
 import time
@@ -88,7 +89,8 @@ async def _run(office: Office, owner: str, eval_id: str, run_id: str) -> None:
     except (ApiError, CauserieError, ValidationError, ValueError) as error:
         known = as_api_error(error) if isinstance(error, ApiError | CauserieError) else None
         told = {"code": known.code if known else "invalid_data", "message": known.message if known else str(error)}
-        await office.objects.set(RUN, owner, run_id, parent=eval_id, status="failed", error=told)
+        with contextlib.suppress(ApiError):  # deleted while it worked
+            await office.objects.set(RUN, owner, run_id, parent=eval_id, status="failed", error=told)
 
 
 async def items_of(office: Office, owner: str, source: Any) -> list[ContentRow]:
