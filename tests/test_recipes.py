@@ -87,7 +87,7 @@ def test_the_demos_recipes_are_what_the_demo_does() -> None:
 def test_the_loops_recipe_is_its_defaults_in_full() -> None:
     assert built("improve") == ImproveConfig("demo")
     written = tomllib.loads((ROOT / "recipes" / "improve.toml").read_text(encoding="utf-8"))
-    assert {field.name for field in fields(ImproveConfig)} - written.keys() == {"model", "guard"}
+    assert {field.name for field in fields(ImproveConfig)} - written.keys() == {"model", "guard", "do_not_train"}
 
 
 def run(*words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:

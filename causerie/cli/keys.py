@@ -12,8 +12,7 @@ from sqlalchemy import select
 from causerie.cli.flags import JSON, WORKSPACE, show
 from causerie.core import CauserieError, workspace_path
 from causerie.hub import record_audit
-from causerie.serve import Limits, create_key, revoke_key
-from causerie.serve.scopes import is_scope
+from causerie.serve import Limits, create_key, is_scope, revoke_key
 from causerie.store import api_keys, open_store
 
 app = App(name="keys", help="API keys: create, list, revoke.")

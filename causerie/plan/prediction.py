@@ -6,13 +6,16 @@ import math
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from causerie.core import CauserieError, read_json, read_manifest, sha256_json, write_json
 from causerie.plan.config import PredictConfig, ScoreConfig
 from causerie.plan.law import Fit, fit_from_dict
 from causerie.plan.sign import signed, verified
 from causerie.plan.tasks import task_from_dict
+
+RESOLUTION: Final = timedelta(seconds=1)
+"""Manifests tell whole seconds, so a run may have begun up to one later than is computed from them."""
 
 
 def plan_predict(config: PredictConfig, workspace: Path) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def plan_score(config: ScoreConfig, workspace: Path) -> dict[str, Any]:
         "predicted_on": prediction["created"],
         "run": run,
         "run_began": began.isoformat(timespec="seconds") if began else None,
-        "made_before_run": None if began is None else made <= began,
+        "made_before_run": None if began is None else made <= began + RESOLUTION,
         "prediction_digest": stored["digest"],
     }
     write_json(config.prediction, {**stored, "scores": [*stored.get("scores", []), signed(score, workspace)]})

@@ -9,7 +9,7 @@ from causerie.serve.keys import Principal, create_key, revoke_key
 from causerie.serve.metering import Meter
 from causerie.serve.pool import EngineLike, EnginePool, Served, ServedVersion
 from causerie.serve.quota import Limits
-from causerie.serve.scopes import role_scopes
+from causerie.serve.scopes import is_scope, role_scopes
 from causerie.serve.server import Server, run_server
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "chat_stream",
     "create_app",
     "create_key",
+    "is_scope",
     "local_judge",
     "revoke_key",
     "role_scopes",

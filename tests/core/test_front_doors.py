@@ -22,8 +22,14 @@ def imported_names() -> set[tuple[str, str]]:
 
 
 def is_there(module: str, name: str) -> bool:
-    if hasattr(importlib.import_module(module), name):
-        return True
+    try:
+        if hasattr(importlib.import_module(module), name):
+            return True
+    except ModuleNotFoundError as error:  # a package of an extra: what the file defines is read instead
+        if str(error.name).startswith("causerie"):
+            raise
+        source = ast.parse((PACKAGE.parent / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        return name in {getattr(node, "name", None) for node in source.body}
     return importlib.util.find_spec(f"{module}.{name}") is not None
 
 

@@ -36,7 +36,11 @@ def wait_for(what: Callable[[], object], seconds: float = 5) -> None:
 
 @pytest.fixture
 def metered(store: Store) -> Store:
-    """The store without any usage yet."""
+    """The store without any usage yet, nor any under way from the test before."""
+    seen, until = -1, time.monotonic() + 10
+    while (now := len(store.read(select(usage)))) != seen and time.monotonic() < until:
+        seen = now
+        time.sleep(0.5)
     store.write(delete(usage))
     return store
 

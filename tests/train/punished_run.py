@@ -48,14 +48,14 @@ def in_child(workspace: Path, name: str, after: float | None) -> int:
 
 
 def main() -> None:
-    """Argument: the workspace. The mean time between kills is a quarter of the unbroken run's."""
+    """Argument: the workspace. The mean time between kills is a ninth of the unbroken run's."""
     workspace, dice = Path(sys.argv[1]), random.Random(0)
     torch.set_num_threads(1)
     began = time.monotonic()
     run_once(workspace, "unbroken")
     whole = time.monotonic() - began
     kills = 0
-    while in_child(workspace, "punished", dice.uniform(0.05, 0.5) * whole if kills < 5 else None) != 0:
+    while in_child(workspace, "punished", dice.uniform(0.02, 0.2) * whole if kills < 5 else None) != 0:
         kills += 1
     found = {"kills": kills}
     for name, prefix in (("unbroken", "unbroken_"), ("punished", "")):
