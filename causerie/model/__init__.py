@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from causerie.model.adapters import base_folder, load_adapter, save_adapter
     from causerie.model.attend import (
         Attend,
-        CausalAttend,
-        EncoderAttend,
+        SequenceAttend,
         causal_attend,
         encoder_attend,
         plain_attend,
@@ -40,14 +39,13 @@ __all__ = [
     "TOKENIZER_FILES",
     "Attend",
     "Attention",
-    "CausalAttend",
-    "EncoderAttend",
     "Family",
     "Gguf",
     "ModelShape",
     "NamedShape",
     "RMSNorm",
     "RopeScaling",
+    "SequenceAttend",
     "Transformer",
     "activate",
     "add_extras",
@@ -89,9 +87,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         **dict.fromkeys(("base_folder", "load_adapter", "save_adapter"), "adapters"),
-        **dict.fromkeys(
-            ("Attend", "CausalAttend", "EncoderAttend", "causal_attend", "encoder_attend", "plain_attend"), "attend"
-        ),
+        **dict.fromkeys(("Attend", "SequenceAttend", "causal_attend", "encoder_attend", "plain_attend"), "attend"),
         **dict.fromkeys(("NOTICE_FILES", "TOKENIZER_FILES", "copy_companions"), "companions"),
         **dict.fromkeys(("add_extras", "fold_extras"), "fold"),
         **dict.fromkeys(("load_gguf", "shape_from_gguf"), "from_gguf"),

@@ -32,10 +32,11 @@ class Attend(Protocol):
         ...
 
 
-class CausalAttend:
-    """Causal attention over whole sequences, optionally within documents; made by `causal_attend`."""
+class SequenceAttend:
+    """Attention over whole sequences, optionally within documents; made by `causal_attend` and `encoder_attend`."""
 
-    def __init__(self, shape: ModelShape, full: Tensor | None, local: Tensor | None) -> None:
+    def __init__(self, shape: ModelShape, full: Tensor | None, local: Tensor | None, *, causal: bool) -> None:
+        self.causal = causal
         self.scale = shape.scale
         self.grouped = shape.n_head != shape.n_kv_head
         self.local_layers = tuple(bool(shape.window(layer)) for layer in range(shape.n_layer))
@@ -46,28 +47,10 @@ class CausalAttend:
         """See `Attend`."""
         mask = self.local if self.local_layers[layer] else self.full
         if wants_dense(q, k):
-            return dense_attention(q, k, v, mask, True, self.scale)
+            return dense_attention(q, k, v, mask, self.causal, self.scale)
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=self.grouped
+            q, k, v, attn_mask=mask, is_causal=self.causal and mask is None, scale=self.scale, enable_gqa=self.grouped
         )
-
-
-class EncoderAttend:
-    """Attention of encoders over whole sequences, both ways; made by `encoder_attend`."""
-
-    def __init__(self, shape: ModelShape, full: Tensor | None, local: Tensor | None) -> None:
-        self.scale = shape.scale
-        self.grouped = shape.n_head != shape.n_kv_head
-        self.local_layers = tuple(bool(shape.window(layer)) for layer in range(shape.n_layer))
-        self.full = full
-        self.local = local
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """See `Attend`."""
-        mask = self.local if self.local_layers[layer] else self.full
-        if wants_dense(q, k):
-            return dense_attention(q, k, v, mask, False, self.scale)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=self.grouped)
 
 
 def plain_attend(
@@ -76,7 +59,7 @@ def plain_attend(
     *,
     seq_len: int | None = None,
     device: torch.device | str | None = None,
-) -> CausalAttend | EncoderAttend:
+) -> SequenceAttend:
     """The family's own attention: `causal_attend` for decoders, `encoder_attend` for encoders (see there)."""
     make = causal_attend if shape.row.causal else encoder_attend
     return make(shape, doc_ids, seq_len=seq_len, device=device)
@@ -88,7 +71,7 @@ def encoder_attend(
     *,
     seq_len: int | None = None,
     device: torch.device | str | None = None,
-) -> EncoderAttend:
+) -> SequenceAttend:
     """Attention for encoders: each token sees all of its document, in local layers half a window on either side.
 
     Args:
@@ -101,14 +84,14 @@ def encoder_attend(
     reach = shape.sliding_window // 2
     windowed = any(shape.local_layers) and length is not None and length > reach + 1
     if doc_ids is None and not windowed:
-        return EncoderAttend(shape, None, None)
+        return SequenceAttend(shape, None, None, causal=False)
     assert length is not None
     at = torch.arange(length, device=doc_ids.device if doc_ids is not None else device)
     near = ((at[:, None] - at[None, :]).abs() <= reach)[None, None]
     if doc_ids is None:
-        return EncoderAttend(shape, None, near)
+        return SequenceAttend(shape, None, near, causal=False)
     full = (doc_ids[:, :, None] == doc_ids[:, None, :])[:, None]
-    return EncoderAttend(shape, full, full & near if windowed else full)
+    return SequenceAttend(shape, full, full & near if windowed else full, causal=False)
 
 
 def causal_attend(
@@ -117,7 +100,7 @@ def causal_attend(
     *,
     seq_len: int | None = None,
     device: torch.device | str | None = None,
-) -> CausalAttend:
+) -> SequenceAttend:
     """Attention for training and scoring: each token sees itself and what came before it.
 
     Masked weights are exactly zero, and so are gradients across documents. Without documents and within the
@@ -132,12 +115,12 @@ def causal_attend(
     length = doc_ids.shape[1] if doc_ids is not None else seq_len
     windowed = any(shape.local_layers) and length is not None and length > shape.sliding_window
     if doc_ids is None and not windowed:
-        return CausalAttend(shape, None, None)
+        return SequenceAttend(shape, None, None, causal=True)
     assert length is not None
     at = torch.arange(length, device=doc_ids.device if doc_ids is not None else device)
     back = at[:, None] - at[None, :]
     causal = back >= 0
     if doc_ids is None:
-        return CausalAttend(shape, None, (causal & (back < shape.sliding_window))[None, None])
+        return SequenceAttend(shape, None, (causal & (back < shape.sliding_window))[None, None], causal=True)
     full = ((doc_ids[:, :, None] == doc_ids[:, None, :]) & causal)[:, None]
-    return CausalAttend(shape, full, full & (back < shape.sliding_window) if windowed else full)
+    return SequenceAttend(shape, full, full & (back < shape.sliding_window) if windowed else full, causal=True)

@@ -28,9 +28,11 @@ def test_a_wrong_loss_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_leaking_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from causerie.align import shared_rows
-    from causerie.model import CausalAttend
+    from causerie.model import SequenceAttend
 
-    monkeypatch.setattr(shared_rows, "GroupAttend", lambda shape, pieces: CausalAttend(shape, None, None))
+    monkeypatch.setattr(
+        shared_rows, "GroupAttend", lambda shape, pieces: SequenceAttend(shape, None, None, causal=True)
+    )
     broken = {check.name for check in run_checks() if not check.ok}
     assert "shared prompt: gradient from one completion to the other" in broken
     assert "shared prompt: log-probabilities equal to separate sequences" in broken
