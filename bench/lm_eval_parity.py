@@ -1,10 +1,12 @@
-"""Our likelihoods beside lm-evaluation-harness's: same model, same questions of the data pack, its own HFLM class.
+"""Our figures beside lm-evaluation-harness's: the same exported model, the same rows of the data pack.
 
-Each question's choices are scored by causerie's `choice` suite and by `HFLM.loglikelihood` of the harness, run by the
-python that has it; accuracies by sum (its `acc`) and by length (`acc_norm`; it divides by characters, we by UTF-8 bytes)
-stand side by side with the largest difference of a log-likelihood.
+The harness runs its own tasks (its prompts, its metrics, its `hf` model class) in the Python that has it; only their data
+sets are pointed at local files, cut to `--limit` rows spread evenly. Ours are the suites `choice` and `last_word`. Every
+log-likelihood is compared and every figure: `acc` and `acc_bytes` of multiple choice, accuracy and perplexity of LAMBADA.
+Our models open every document with a token, as in training; the harness does so when it is told to (`add_bos_token`)
+and the tokenizer names the token, so it gets a copy of the folder with that name in `tokenizer_config.json`.
 
-    .venv/bin/python bench/lm_eval_parity.py --model MODEL --sets SET... --peer-python ../peers/trl/bin/python [--limit 50]
+    .venv/bin/python bench/lm_eval_parity.py --model MODEL --peer-python ../peers/trl/bin/python [--limit 50]
 """
 
 from __future__ import annotations
@@ -12,81 +14,200 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-PEER = """
+PACK = Path(os.environ.get("CAUSERIE_DATA", "../shared/data")) / "eval"
+PARQUET = {
+    "arc_easy": "ai2_arc_ARC-Easy",
+    "arc_challenge": "ai2_arc_ARC-Challenge",
+    "piqa": "piqa_plain_text",
+    "openbookqa": "openbookqa_main",
+    "sciq": "sciq_none",
+    "winogrande": "winogrande_winogrande_xl",
+    "boolq": "boolq_none",
+    "cb": "super_glue_cb",
+}
+"""The harness's task → the data pack's file that it is run on."""
+BLIMP = ("anaphor_gender_agreement", "principle_A_case_1", "wh_island")
+PEER = r"""
 import json, sys
-from lm_eval.api.instance import Instance
+from pathlib import Path
+import lm_eval
 from lm_eval.models.huggingface import HFLM
-model, rows, out = sys.argv[1:]
-lm = HFLM(pretrained=model, device="cpu", dtype="float32", batch_size=1, add_bos_token=False, prefix_token_id=int(open(rows + ".eot").read()))
-made = [Instance("loglikelihood", {}, tuple(pair), i) for i, pair in enumerate(json.load(open(rows)))]
-json.dump([float(row[0]) for row in lm.loglikelihood(made)], open(out, "w"))
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml  # noqa
+"""
+PEER = r"""
+import glob, json, os, sys
+import datasets, lm_eval, yaml
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+model, folder, out, threads = sys.argv[1:]
+home = os.path.join(os.path.dirname(lm_eval.__file__), "tasks")
+places = {}
+for path in glob.glob(home + "/**/*.yaml", recursive=True):
+    for line in open(path):
+        if line.startswith("task:"):
+            places[line.split(":", 1)[1].strip().strip('"')] = path
+os.makedirs(folder + "/tasks")
+names = sorted(os.path.basename(p)[:-6] for p in glob.glob(folder + "/*.jsonl"))
+for name in names:
+    task = {"include": places[name], "task": "ours_" + name, "tag": None, "dataset_path": "json", "dataset_name": None,
+            "dataset_kwargs": {"data_files": {"validation": f"{folder}/{name}.jsonl"}}, "training_split": None,
+            "validation_split": "validation", "test_split": None}
+    if name == "hellaswag":
+        task |= {"process_docs": None, "doc_to_target": "{{gold}}"}
+    with open(f"{folder}/tasks/{name}.yaml", "w") as file:
+        yaml.safe_dump(task, file)
+    text = open(places[name]).read()
+lm = HFLM(pretrained=model, device="cpu", dtype="float32", batch_size=4, add_bos_token=True, max_length=1024)
+done = lm_eval.simple_evaluate(model=lm, tasks=["ours_" + n for n in names], bootstrap_iters=0, log_samples=True,
+                               task_manager=TaskManager(include_path=folder + "/tasks"))
+found = {}
+for name in names:
+    samples = sorted(done["samples"]["ours_" + name], key=lambda row: row["doc_id"])
+    found[name] = {
+        "log_p": [float(r[0]) for s in samples for r in s["filtered_resps"]],
+        "greedy": [bool(r[1]) for s in samples for r in s["filtered_resps"]],
+        "figures": {k.split(",")[0]: v for k, v in done["results"]["ours_" + name].items() if isinstance(v, float)},
+        "first": [str(a) for a in list(samples[0]["arguments"].values() if isinstance(samples[0]["arguments"], dict) else samples[0]["arguments"])[:1]],
+    }
+json.dump({"version": lm_eval.__version__, "found": found}, open(out, "w"))
 """
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", type=Path, required=True)
-    made.add_argument("--sets", type=Path, nargs="+", required=True)
     made.add_argument("--peer-python", default=os.environ.get("LM_EVAL_PYTHON", "../peers/trl/bin/python"))
+    made.add_argument("--tasks", nargs="*", default=[*PARQUET, "hellaswag", "lambada_openai", *BLIMP])
     made.add_argument("--limit", type=int, default=50)
     made.add_argument("--quick", action="store_true")
     args = made.parse_args()
     if subprocess.run([args.peer_python, "-c", "import lm_eval"], capture_output=True, check=False).returncode:
         sys.exit(f"left out: {args.peer_python} has no lm_eval")
     if args.quick:
-        args.limit = 5
-    from causerie.evals import EvalConfig
-    from causerie.evals.choice import run
-    from causerie.evals.choice_sets import read_set
-    from causerie.evals.likelihood_sets import read_public_set
-    from causerie.evals.rows import spread
+        args.limit, args.tasks = 5, ["arc_easy", "lambada_openai"]
+    with tempfile.TemporaryDirectory() as place:
+        rows = Path(place) / "rows"
+        rows.mkdir()
+        for task in args.tasks:
+            write_rows(task, args.limit, rows)
+        answer = harness(args, Path(place), rows)
+        print(f"lm-evaluation-harness {answer['version']} against causerie, {args.model.name}, {args.limit} rows a task")
+        print(f"{'task':26s} {'rows':>5s} {'acc':>17s} {'acc_bytes / ppl':>23s}  largest |Δ log p|, greedy flags that differ")
+        worst = [compare(args, task, rows, answer["found"][task], Path(place)) for task in args.tasks]
+    print(f"largest difference of all log-likelihoods: {max(worst):.2e} nats")
+
+
+def write_rows(task: str, limit: int, folder: Path) -> None:
+    """The task's rows as the harness's data set has them, as JSON lines."""
+    import pyarrow.parquet as parquet
+
+    from causerie.evals.rows import read_rows, spread
+
+    if task in PARQUET:
+        (path,) = (PACK / "multiple_choice").glob(f"{PARQUET[task]}*.parquet")
+        rows = parquet.read_table(path).to_pylist()
+        if task == "boolq":
+            rows = [{**row, "label": int(row["answer"])} for row in rows]
+    elif task == "hellaswag":
+        path = PACK / "olmo_oe_eval" / "hellaswag" / "rc_5shot" / "requests.jsonl.gz"
+        rows = list({row["doc"]["ind"]: row["doc"] for _, row in read_rows(path)}.values())
+    elif task == "lambada_openai":
+        found = [row for _, row in read_rows(PACK / "lambada_test.jsonl.gz")]
+        rows = [{"text": f"{row['context'].rstrip()} {row['continuation']}"} for row in found]
+    else:
+        import zipfile
+
+        with zipfile.ZipFile(PACK / "blimp_jsonl.zip") as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith(f"/{task.removeprefix('blimp_')}.jsonl")]
+            rows = [json.loads(line) for line in archive.read(name).decode().splitlines()]
+    (folder / f"{name_of(task)}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in spread(rows, limit)))
+
+
+def name_of(task: str) -> str:
+    return f"blimp_{task}" if task in BLIMP else task
+
+
+def harness(args: argparse.Namespace, place: Path, rows: Path) -> dict:
+    from causerie.text import load_tokenizer
+
+    copy, out = place / "model", place / "out.json"
+    shutil.copytree(args.model, copy)
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    tokenizer = load_tokenizer(args.model)
+    settings.setdefault("bos_token", next(text for text, id in tokenizer.special.items() if id == tokenizer.eot_id))
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    command = [args.peer_python, "-W", "ignore", "-c", PEER, str(copy), str(rows), str(out), "1"]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(place / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **offline})
+    if done.returncode:
+        sys.exit(f"lm-eval failed:\n{done.stderr[-3000:]}")
+    answer = json.loads(out.read_text())
+    answer["found"] = {task: answer["found"][name_of(task)] for task in args.tasks}
+    return answer
+
+
+def compare(args: argparse.Namespace, task: str, rows: Path, theirs: dict, place: Path) -> float:
+    """Print one line; returns the largest difference of a log-likelihood."""
+    import math
+
+    from causerie.evals import EvalConfig, choice, estimate, last_word
     from causerie.evals.subject import Subject
 
-    subject = Subject(args.model, EvalConfig(model=args.model, limit=args.limit, max_length=1024))
-    for path in args.sets:
-        name, questions = read_public_set(path) or read_set(path)
-        chosen = spread(questions, args.limit)
-        result = run(subject, [path])
+    global subject
+    subject = subject or Subject(args.model, EvalConfig(model=args.model, max_length=1024))
+    flags = ""
+    if task == "lambada_openai":
+        result = last_word.run(subject, rows / f"{task}.jsonl")
+        mine = [-item.values["nats_per_word"] for item in result.items]
+        ours = [estimate(result, "right", seed=0).value, math.exp(estimate(result, "nats_per_word", seed=0).value)]
+        others = [theirs["figures"]["acc"], theirs["figures"]["perplexity"]]
+        wrong = sum(a != b for a, b in zip((i.values["right"] for i in result.items), theirs["greedy"], strict=True))
+        flags = f", {wrong}"
+    else:
+        result = choice.run(subject, [ours_file(task, rows / f"{name_of(task)}.jsonl", place)])
         mine = [value for item in result.items for value in item.detail["log_p"]]
-        pairs = [(q.contexts[i], q.endings[i]) for q in chosen for i in range(len(q.endings))]
-        theirs = peer(args, pairs, subject.tokenizer.eot_id)
-        worst = max(abs(a - b) for a, b in zip(mine, theirs, strict=True))
-        ours_acc, peer_acc = accuracies(chosen, mine), accuracies(chosen, theirs)
-        print(
-            f"{name}: {len(chosen)} questions; acc {ours_acc[0]:.4f} / {peer_acc[0]:.4f}, acc_norm {ours_acc[1]:.4f} / {peer_acc[1]:.4f}"
-            f" (causerie / lm-eval), largest |difference| of a log-likelihood {worst:.4f} nats"
-        )
+        name = result.metrics[0].name
+        ours = [estimate(result, f"{name}.sum", seed=0).value, estimate(result, name, seed=0).value]
+        others = [theirs["figures"]["acc"], theirs["figures"].get("acc_bytes", theirs["figures"].get("acc_norm"))]
+    worst = max(abs(a - b) for a, b in zip(mine, theirs["log_p"], strict=True))
+    columns = "  ".join(f"{a:.4f} / {'-' if b is None else format(b, '.4f')}" for a, b in zip(ours, others, strict=True))
+    print(f"{task:26s} {len(result.items):5d}  {columns}  {worst:.1e}{flags}", flush=True)
+    return worst
 
 
-def peer(args: argparse.Namespace, pairs: list[tuple[str, str]], eot: int) -> list[float]:
-    with tempfile.TemporaryDirectory() as place:
-        rows, out = Path(place) / "rows.json", Path(place) / "out.json"
-        rows.write_text(json.dumps(pairs))
-        Path(f"{rows}.eot").write_text(str(eot))
-        command = [args.peer_python, "-W", "ignore", "-c", PEER, str(args.model), str(rows), str(out)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
-        if done.returncode:
-            sys.exit(f"lm-eval failed:\n{done.stderr[-3000:]}")
-        return json.loads(out.read_text())
+subject = None
 
 
-def accuracies(questions, scores) -> tuple[float, float]:
-    it = iter(scores)
-    by_sum = by_length = 0
-    for question in questions:
-        values = [next(it) for _ in question.endings]
-        lengths = [len(text) for text in question.endings]
-        by_sum += max(range(len(values)), key=values.__getitem__) == question.answer
-        normed = [value / length for value, length in zip(values, lengths, strict=True)]
-        by_length += max(range(len(values)), key=normed.__getitem__) == question.answer
-    return by_sum / len(questions), by_length / len(questions)
+def ours_file(task: str, rows: Path, place: Path) -> Path:
+    """The same rows in the form in which our reader finds the set."""
+    import zipfile
+
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    if task in PARQUET:
+        if task == "boolq":
+            found = [{name: value for name, value in row.items() if name != "label"} for row in found]
+        path = place / f"{PARQUET[task]}.parquet"
+        parquet.write_table(pa.Table.from_pylist(found), path)
+    elif task == "hellaswag":
+        (place / "hellaswag").mkdir()
+        path = place / "hellaswag" / "requests.jsonl"
+        path.write_text("".join(json.dumps({"doc": row}) + "\n" for row in found))
+    else:
+        path = place / f"blimp_{task}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{task}.jsonl", rows.read_text())
+    return path
 
 
 if __name__ == "__main__":

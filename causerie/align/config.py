@@ -67,6 +67,8 @@ class PreferenceSettings(AlignSettings):
     """Folder of the preferences (`pairs.jsonl`, `unpaired.jsonl`, and the same with `heldout-`)."""
     beta: float = 0.1
     """Strength of the pull towards the reference: larger stays closer. Losses per token want larger values (5)."""
+    snapshots: int = 0
+    """Models kept from on the way, evenly spaced, beside the result: whole folders in the run's `snapshots/`."""
 
     def inputs(self) -> dict[str, Path]:
         """See `AlignSettings.inputs`."""
@@ -76,6 +78,8 @@ class PreferenceSettings(AlignSettings):
         """See `AlignSettings.check`."""
         super().check()
         _positive(self, "beta")
+        if self.snapshots < 0:
+            raise bad_setting("snapshots", self.snapshots, "0 or a number of models")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +166,8 @@ class GrpoConfig(AlignSettings):
     """Answers cut at `max_tokens` teach nothing (they still count in their group's mean)."""
     overlong_buffer: int = 0
     """DAPO's soft punishment: over the last so many tokens before `max_tokens` the reward falls by up to 1."""
+    snapshots: int = 0
+    """Models kept from on the way, evenly spaced, beside the result: whole folders in the run's `snapshots/`."""
     lr: float | None = None
     """Peak learning rate; without it, a rule by model size (`default_preference_lr`)."""
     schedule: Literal["wsd", "cosine", "linear"] = "wsd"
@@ -183,6 +189,8 @@ class GrpoConfig(AlignSettings):
         """See `AlignSettings.check`."""
         super().check()
         _positive(self, "max_tokens", "temperature", "passes", "clip_low", "clip_high")
+        if self.snapshots < 0:
+            raise bad_setting("snapshots", self.snapshots, "0 or a number of models")
         if self.group_size < 2:
             raise bad_setting("group_size", self.group_size, "at least 2: a group of one has no mean to beat")
         if not (math.isfinite(self.beta) and self.beta >= 0):

@@ -53,7 +53,10 @@ def dpo(config: DpoConfig, workspace: Path, *, events: Events | None = None) -> 
             raise no_rows(config.preferences / "pairs.jsonl", rows["train"])
         sides = {name: _side(policy, stage, name, found) for name, found in rows.items()}
         objective = dpo_objective(config)
-        result = train(stage, policy, run, objective, sides, lambda scored, side: measure_pairs(config, scored, side))
+        kept = config.snapshots
+        result = train(
+            stage, policy, run, objective, sides, lambda scored, side: measure_pairs(config, scored, side), kept=kept
+        )
         counts = {name: {"used": len(found.rows), **found.counts} for name, found in rows.items()}
         return write_result(stage, policy, result, counts, run)
 

@@ -22,7 +22,7 @@ from causerie.align.stage import Events, default_preference_lr, limited, open_po
 from causerie.core import Artifact, CauserieError, seed_for, sha256_json
 from causerie.model import Transformer
 from causerie.text import ChatFormat
-from causerie.train import Batch, Callback, LossParts, Objective, bad_setting, fit
+from causerie.train import Batch, Callback, LossParts, Objective, bad_setting, fit, keep_snapshots
 
 Judge = Callable[[Mapping[str, Any], str], float]
 """What an answer (text) to a prompt's row is worth."""
@@ -72,7 +72,8 @@ def grpo(
         peak = (config.lr or default_preference_lr(policy.model)) * config.lr_scale
         settings = dataclasses.replace(settings, lr=peak)
         objective = grpo_objective(config, batches.gap)
-        result = fit(policy.model, objective, batches, settings, run, callbacks=[callback])
+        kept = keep_snapshots(config.snapshots, settings.steps, run.path, config.model, stage.key, workspace)
+        result = fit(policy.model, objective, batches, settings, run, callbacks=[callback, *kept])
         counts["log_prob_gap"] = batches.gap[0]
         return write_result(stage, policy, result, counts, run)
 

@@ -58,7 +58,7 @@ def kto(config: KtoConfig, workspace: Path, *, events: Events | None = None) -> 
         sides = {name: _side(policy, stage, name, found, config.seed) for name, found in rows.items()}
         liked, disliked = side_weights(config, votes)
         objective = kto_objective(config, liked, disliked)
-        result = train(stage, policy, run, objective, sides, measure_votes, at_least=2)
+        result = train(stage, policy, run, objective, sides, measure_votes, at_least=2, kept=config.snapshots)
         counts: dict[str, Any] = {name: {"used": len(found.rows), **found.counts} for name, found in rows.items()}
         counts["weights"] = {"liked": liked, "disliked": disliked}
         return write_result(stage, policy, result, counts, run)

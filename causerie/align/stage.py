@@ -37,6 +37,7 @@ from causerie.train import (
     delete_checkpoints,
     fit,
     is_adapter,
+    keep_snapshots,
     open_output,
     output_folder,
     pick_device,
@@ -44,7 +45,7 @@ from causerie.train import (
     uses_bf16,
 )
 
-PLACE_FIELDS = ("name", "out", "model", "checkpoint_every", "keep_checkpoints")
+PLACE_FIELDS = ("name", "out", "model", "checkpoint_every", "keep_checkpoints", "snapshots")
 """Fields that change where a result is or how it is kept, not what it is."""
 
 Measure = Callable[[Tensor, "Measured"], dict[str, float]]
@@ -205,8 +206,12 @@ def train(
     *,
     at_least: int = 1,
     score: Score = log_prob_sums,
+    kept: int = 0,
 ) -> FitResult:
-    """Fit the policy on `sides["train"]`, measuring every side before, after and every `eval_every` updates."""
+    """Fit the policy on `sides["train"]`, measuring every side before, after and every `eval_every` updates.
+
+    `kept` models from on the way stay beside the result; see `keep_snapshots`.
+    """
     config, rows = stage.config, sides["train"]
     batches = GroupBatches(rows.groups, rows.values, config.batch_size, config.micro_batch, config.seed, at_least)
     samples = {name: side.head(config.measure_rows) for name, side in sides.items() if side.groups}
@@ -222,7 +227,8 @@ def train(
     settings = limited(config, batches.steps_per_epoch)
     peak = (config.lr or default_preference_lr(policy.model)) * config.lr_scale
     settings = dataclasses.replace(settings, lr=peak)
-    return fit(policy.model, objective, batches, settings, run, callbacks=[callback])
+    keeping = keep_snapshots(kept, settings.steps, run.path, config.model, stage.key, stage.workspace)
+    return fit(policy.model, objective, batches, settings, run, callbacks=[callback, *keeping])
 
 
 def default_preference_lr(model: Transformer) -> float:

@@ -1,4 +1,7 @@
-"""The endpoints under `/api/admin`: accounts, keys, usage and the audit log, for admins."""
+"""The endpoints under `/api/admin`: accounts, keys and the audit log, for admins.
+
+Usage, costs and prices the page reads from the API's own `v1/organization`, see `visiting`.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,12 @@ from causerie.chat.signin import Password, need_admin
 from causerie.core import CauserieError
 from causerie.hub import record_audit, verify_audit
 from causerie.serve import create_key, revoke_key
-from causerie.store import Store, accounts, api_keys, audit, now, usage
+from causerie.store import accounts, api_keys, audit
 
 if TYPE_CHECKING:
     from causerie.chat.accounts import Accounts
     from causerie.chat.app import ChatContext
 
-DAY: Final = 86_400
 AUDIT_ROWS: Final = 100
 
 Scope = Literal["inference", "platform", "admin", "*"]
@@ -63,7 +65,6 @@ def routes() -> list[Route]:
         Route("/admin/keys", list_keys, methods=["GET"]),
         Route("/admin/keys", make_key, methods=["POST"]),
         Route("/admin/keys/{key}", end_key, methods=["DELETE"]),
-        Route("/admin/usage", get_usage, methods=["GET"]),
         Route("/admin/audit", get_audit, methods=["GET"]),
     ]
 
@@ -142,32 +143,6 @@ async def end_key(request: Request) -> Response:
         raise not_found("key", key)
     await _note(request, admin.id, "key revoked", key, {})
     return _json({"revoked": key})
-
-
-async def get_usage(request: Request) -> Response:
-    """Requests and tokens of the last 30 days: by day, and by who asked."""
-    need_admin(request)
-    return _json(await run_in_threadpool(usage_of_days, _context(request).store, 30))
-
-
-def usage_of_days(store: Store, days: int) -> dict[str, Any]:
-    """`days`: one row a day (UTC), oldest first; `people`: most tokens first, names as far as they are known."""
-    start = int(now() // DAY * DAY) - (days - 1) * DAY
-    columns = (usage.c.time, usage.c.key_id, usage.c.prompt_tokens, usage.c.completion_tokens, usage.c.status)
-    names = {row.user: row.name for row in store.read(select(accounts.c.user, accounts.c.name))}
-    names |= {row.id: row.name for row in store.read(select(api_keys.c.id, api_keys.c.name))}
-    table = [{"day": start + index * DAY, "requests": 0, "input": 0, "output": 0, "failed": 0} for index in range(days)]
-    people: dict[str, dict[str, Any]] = {}
-    for row in store.read(select(*columns).where(usage.c.time >= start)):
-        who = names.get(row.key_id, row.key_id or "")
-        person = people.setdefault(who, {"name": who, "requests": 0, "input": 0, "output": 0, "failed": 0})
-        for counts in (table[min(days - 1, int(row.time - start) // DAY)], person):
-            counts["requests"] += 1
-            counts["input"] += row.prompt_tokens
-            counts["output"] += row.completion_tokens
-            counts["failed"] += row.status >= 400
-    ordered = sorted(people.values(), key=lambda one: -(one["input"] + one["output"]))
-    return {"days": table, "people": ordered[:50]}
 
 
 async def get_audit(request: Request) -> Response:

@@ -21,15 +21,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from causerie.chat import admin, endpoints, signin
-from causerie.chat.conversations import ChatMessages
 from causerie.chat.errors import status_of
 from causerie.chat.guard import LOOPBACK, SameOrigin
 from causerie.chat.improve import COMMAND, Improver
+from causerie.chat.passages import ChatMessages, Room
 from causerie.chat.search import prepare_search
 from causerie.chat.signin import Door, WhoIsIt
 from causerie.chat.trials import Trials
 from causerie.chat.turns import Draft, Turn, Turns
 from causerie.chat.versions import let_answer
+from causerie.chat.visiting import visitor
 from causerie.chat.votes import record_answers
 from causerie.core import CauserieError
 from causerie.serve import AnswerParams, ChatDelta, EnginePool, Meter, chat_stream, create_app
@@ -97,14 +98,16 @@ def create_chat_app(
     """
     context = make_context(workspace, store, pool, improve_command, door or Door(None))
     several = context.door.accounts is not None
+    names = () if several else (*LOOPBACK, *hosts)
     app = create_app(
         pool,
         store=store,
         keys_required=keys_required or several,
         hosts=hosts,
-        routes=_routes(context, () if several else (*LOOPBACK, *hosts)),
+        routes=_routes(context, names),
         lifespans=[*lifespans, _lifespan(context)],
         workspace=workspace,
+        visitor=visitor(context.door, names) if several or keys_required else None,
     )
     app.state.chat = context
     return app
@@ -130,8 +133,19 @@ def make_context(
     def record(turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
         return record_answers(store, turn, prompt, drafts)
 
+    def measure(turn: Turn) -> Room:
+        return room_for(pool, turn.drafts)
+
     improver = Improver(workspace, on_verdict, improve_command)
-    return ChatContext(workspace, store, pool, Turns(answer, record), improver, door, trials)
+    return ChatContext(workspace, store, pool, Turns(answer, record, measure), improver, door, trials)
+
+
+def room_for(pool: EnginePool, drafts: Sequence[Draft]) -> Room:
+    """What a prompt may hold, by the shortest of the models that answer it; room for the answer is kept free."""
+    served = min((pool.get(draft.model) for draft in drafts), key=lambda one: one.max_seq_len)
+    length = served.max_seq_len
+    longest = min(max(draft.params.max_tokens for draft in drafts), length // 4)
+    return Room(lambda text: len(served.tokenizer.encode(text)), length - longest)
 
 
 def _routes(context: ChatContext, hosts: Iterable[str]) -> list[BaseRoute]:

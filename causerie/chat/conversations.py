@@ -2,10 +2,12 @@
 
 A message follows its `parent`; several answers to one question (drafts, regenerations, edits) are siblings. An answer
 that a model gave refers to its exposure, which knows the version; one without an exposure was written by a person.
+The attachments of a question are the files sent with it; those of an answer the passages that it was given instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,15 +16,13 @@ from sqlalchemy import Row, insert, select, update
 
 from causerie.chat.citations import annotations_in
 from causerie.chat.errors import not_found
-from causerie.chat.reading import with_files
+from causerie.chat.passages import Said
+from causerie.loop import list_canaries
 from causerie.store import Store, conversations, exposures, messages, new_id, now, signals
 
 TITLE_LENGTH: Final = 60
 SIDES: Final = ("left", "right")
 """Where the drafts of a pair stand, by their position."""
-
-ChatMessages = list[dict[str, str]]
-"""A conversation as models take it: `{"role", "content"}` in order."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,16 @@ class Book:
         """Every message with its version and what was said about it, oldest first."""
         rows = self._message_rows(conversation_id)
         said = self._signals([row.exposure_id for row in rows if row.exposure_id])
-        groups = _decided_groups(rows, said)
+        blind = _blind_rows(rows, said, self.store)
         files = _files_on_the_way(rows)
-        return [
-            {**_message(row, said, groups), "annotations": annotations_in(row.content, files[row.id])}
-            if row.role == "assistant"
-            else _message(row, said, groups)
-            for row in rows
-        ]
+        shown = []
+        for row in rows:
+            message = _message(row, said, row.id in blind)
+            if row.role == "assistant":
+                cited = [{"name": name} for name in files[row.id]] if row.attachments is None else row.attachments
+                message |= {"passages": row.attachments or [], "annotations": annotations_in(row.content, cited)}
+            shown.append(message)
+        return shown
 
     def message(self, message_id: str) -> dict[str, Any]:
         """One message of this user's conversations: its row as a dictionary.
@@ -112,7 +114,7 @@ class Book:
 
         Args:
             values: `exposure_id` of a model's answer, `id` when it was given out before, `model` last used,
-                `attachments` of a question.
+                `attachments` of a question; of an answer the passages it was given, None where files were whole.
         """
         conversation = self.conversation(conversation_id)
         moment = now()
@@ -127,15 +129,15 @@ class Book:
             insert(messages).values(
                 id=message_id,
                 exposure_id=values.get("exposure_id"),
-                attachments=values.get("attachments") or None,
+                attachments=values.get("attachments"),
                 **row,
             ),
             update(conversations).where(conversations.c.id == conversation_id).values(**changed),
         )
         return message_id
 
-    def path(self, conversation_id: str, message_id: str | None) -> ChatMessages:
-        """The messages from the root to `message_id`, as models take them; corrected answers as corrected.
+    def path(self, conversation_id: str, message_id: str | None) -> list[Said]:
+        """The messages from the root to `message_id`, with their files; corrected answers as corrected.
 
         Raises:
             CauserieError: CAU-6102 when `message_id` is not in this conversation.
@@ -143,19 +145,16 @@ class Book:
         rows = self._message_rows(conversation_id)
         said = self._signals([row.exposure_id for row in rows if row.exposure_id])
         by_id = {row.id: row for row in rows}
-        way: list[tuple[Row[Any], str]] = []
+        way: list[Said] = []
         while message_id is not None:
             if message_id not in by_id:
                 raise not_found("message", message_id)
             row = by_id.pop(message_id)
             edited = _edited(said.get(row.exposure_id, ()))
-            way.append((row, row.content if edited is None else edited))
+            files = (row.attachments or ()) if row.role == "user" else ()
+            way.append(Said(row.role, row.content if edited is None else edited, files))
             message_id = row.parent
-        found, files = [], 0
-        for row, content in reversed(way):
-            found.append({"role": row.role, "content": with_files(content, row.attachments or (), files)})
-            files += len(row.attachments or ())
-        return found
+        return way[::-1]
 
     def siblings(self, message_id: str) -> list[dict[str, Any]]:
         """The other answers to the question that an answer answers."""
@@ -196,27 +195,40 @@ def _files_on_the_way(rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
     """For each message the names of the files sent on the way to it, in order."""
     found: dict[str, list[str]] = {}
     for row in rows:  # parents are older than their children
-        own = [str(file["name"]) for file in row.attachments or ()]
+        own = [str(file["name"]) for file in row.attachments or () if row.role == "user"]
         found[row.id] = [*found.get(row.parent or "", ()), *own]
     return found
 
 
-def _decided_groups(rows: Sequence[Row[Any]], said: Mapping[str, Sequence[Row[Any]]]) -> set[str]:
-    """Groups of drafts between which a choice stands; the versions of others stay hidden from the chooser."""
-    return {
+def _blind_rows(rows: Sequence[Row[Any]], said: Mapping[str, Sequence[Row[Any]]], store: Store) -> set[str]:
+    """Answers whose version the reader must not know yet: drafts between which no choice stands, and answers of either
+    version of a running canary that were not judged."""
+    trials = [one for one in list_canaries(store) if one.status == "running"]
+    tried = {ref: one.started for one in trials for ref in (one.incumbent, one.candidate)}
+    decided = {
         row.group_id
         for row in rows
         if row.group_id and any(signal.kind == "choice" for signal in said.get(row.exposure_id, ()))
     }
+    blind = set()
+    for row in rows:
+        if row.group_id is not None:
+            hidden = row.group_id not in decided
+        else:
+            name = version_name(row.model, row.version) if row.exposure_id else ""
+            hidden = row.created >= tried.get(name, math.inf) and not said.get(row.exposure_id)
+        if hidden:
+            blind.add(row.id)
+    return blind
 
 
-def _message(row: Row[Any], said: Mapping[str, Sequence[Row[Any]]], decided: set[str]) -> dict[str, Any]:
+def _message(row: Row[Any], said: Mapping[str, Sequence[Row[Any]]], blind: bool) -> dict[str, Any]:
     shown = {key: getattr(row, key) for key in ("id", "parent", "role", "content", "created")}
-    shown["files"] = [{"name": file["name"], "size": len(file["text"])} for file in row.attachments or ()]
+    files = (row.attachments or ()) if row.role == "user" else ()
+    shown["files"] = [{"name": file["name"], "size": len(file["text"])} for file in files]
     mine = said.get(row.exposure_id, ())
     exposure = None
     if row.exposure_id:
-        blind = row.group_id is not None and row.group_id not in decided
         exposure = {
             "id": row.exposure_id,
             "version": None if blind else version_name(row.model, row.version),

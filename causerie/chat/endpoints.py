@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from causerie.chat import exports, runs, series, shapes, versions, votes
+from causerie.chat import exports, reports, runs, series, shapes, versions, votes
 from causerie.chat.conversations import Book
 from causerie.chat.errors import invalid, not_found
 from causerie.chat.reading import FILE_BYTES, kind_of, read_file
@@ -56,9 +56,11 @@ def routes() -> list[Route]:
         ("DELETE", "/improve", stop_improve),
         ("GET", "/versions", get_versions),
         ("POST", "/rollback", roll_back),
+        ("DELETE", "/trials/{version}", end_trial),
         ("GET", "/runs", list_runs),
         ("GET", "/runs/{run}", get_run),
         ("GET", "/runs/{run}/events", get_events),
+        ("GET", "/reports/{corpus}", get_report),
     ]
     return [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
 
@@ -303,6 +305,14 @@ async def roll_back(request: Request) -> Response:
     return _json(await versions.let_answer(context.store, context.workspace, context.pool, body.version))
 
 
+async def end_trial(request: Request) -> Response:
+    """End a candidate's trial: the version that answered before answers everywhere again."""
+    admin = need_admin(request)
+    ref = request.path_params["version"]
+    await _context(request).trials.end(ref, f"ended on the page by {admin.name}")
+    return _json({"ended": ref})
+
+
 async def list_runs(request: Request) -> Response:
     """The newest runs."""
     return _json({"runs": await run_in_threadpool(runs.list_runs, _context(request).workspace)})
@@ -318,3 +328,9 @@ async def get_events(request: Request) -> Response:
     """Events of one run from line `after` on."""
     workspace, name = _context(request).workspace, request.path_params["run"]
     return _json(await run_in_threadpool(runs.run_events, workspace, name, _whole_number(request, "after")))
+
+
+async def get_report(request: Request) -> Response:
+    """The report of a corpus: a page of its own in which nothing may run."""
+    path = await run_in_threadpool(reports.report_of, _context(request).workspace, request.path_params["corpus"])
+    return FileResponse(path, media_type="text/html", headers={**NO_STORE, "content-security-policy": reports.POLICY})

@@ -57,4 +57,8 @@ def _markdown(about: dict[str, Any], path: list[dict[str, Any]], names: dict[str
         parts.append(f"## {names.get(message['role'], message['role'])}" + (f" ({version})" if version else ""))
         parts += [f"- {file['name']}" for file in message["files"]]
         parts.append(message["edited"] if message["edited"] is not None else message["content"])
+        quoted = {note["number"]: note for note in message.get("annotations", ()) if "quote" in note}
+        parts += [
+            f"> [{number}] {note['filename']}: {' '.join(note['quote'].split())}" for number, note in quoted.items()
+        ]
     return "\n\n".join(parts) + "\n"

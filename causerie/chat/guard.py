@@ -33,7 +33,7 @@ PAGE_HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""Headers of every response of the page and its API."""
+"""Headers of every response of the page and its API that does not set them itself."""
 
 
 class SameOrigin:
@@ -56,7 +56,10 @@ class SameOrigin:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                extra = [(name.encode(), value.encode()) for name, value in PAGE_HEADERS.items()]
+                own = {name.lower() for name, _ in message["headers"]}
+                extra = [
+                    (name.encode(), value.encode()) for name, value in PAGE_HEADERS.items() if name.encode() not in own
+                ]
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -78,11 +77,3 @@ async def read_file(name: str, content: bytes, seconds: float = SECONDS) -> dict
 
 def _unreadable(name: str, cause: str, fix: str) -> CauserieError:
     return CauserieError("CAU-6115", f"{name[:80]!r} was not read: {cause}", where="file", fix=fix)
-
-
-def with_files(question: str, files: Sequence[Mapping[str, Any]], before: int = 0) -> str:
-    """A question as the model reads it: the files first, numbered for citations after the `before` earlier ones."""
-    if not files:
-        return question
-    parts = [f"[{number}] {file['name']}\n{file['text']}" for number, file in enumerate(files, before + 1)]
-    return "\n\n".join([*parts, question])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from causerie.chat.errors import not_found
+from causerie.chat.predictions import prediction_for
 from causerie.core import CauserieError, read_events, read_run
 
 CURVE_POINTS: Final = 240
@@ -30,7 +31,8 @@ def list_runs(workspace: Path, limit: int = 100) -> list[dict[str, Any]]:
 def _summary(workspace: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     events = safe_events(workspace / "runs" / str(state["id"]))
     kept = {key: state.get(key) for key in ("id", "kind", "name", "status", "updated", "error")}
-    return {**kept, "result": _plain(state.get("result")), **progress_of(events)}
+    expected = prediction_for(workspace, str(state["id"]), str(state.get("name", "")))
+    return {**kept, "result": _plain(state.get("result")), "prediction": expected, **progress_of(events)}
 
 
 def _plain(result: Any) -> dict[str, Any]:
@@ -72,8 +74,9 @@ def progress_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Where a run stands, from its events.
 
     Returns:
-        `stages` (name and start time, in order); `step`, `total`, `share` done (0 to 1) and `seconds_left` of the
-        stage under way, each None when unknown; `curve`: see `loss_curve`.
+        `stages` (name and start time, in order); `step`, `total`, `share` done (0 to 1), `seconds_left`,
+        `steps_per_second` and `tokens_per_second` of the stage under way, each None when unknown; `curve`: see
+        `loss_curve`.
     """
     stages: list[dict[str, Any]] = []
     current: list[Mapping[str, Any]] = []
@@ -94,6 +97,8 @@ def progress_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "total": total,
         "share": None if share is None else min(1.0, round(share, 4)),
         "seconds_left": left,
+        "steps_per_second": _rate(current),
+        "tokens_per_second": _figure(last, "tokens_per_second"),
         "curve": loss_curve(events),
     }
 
@@ -108,17 +113,23 @@ def _share_of_time(last: Mapping[str, Any], left: float | None) -> float | None:
     return passed / (passed + left) if passed and left is not None else None
 
 
-def _seconds_left(steps: Sequence[Mapping[str, Any]]) -> float | None:
-    """Time left at the rate so far, when the events say how many steps there are in all."""
+def _rate(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """Steps a second since the stage's first step; steps that take long count as fractions."""
     if len(steps) < 2:
         return None
     first, last = steps[0], steps[-1]
-    total = _figure(last, "total")
     done = (_figure(last, "step") or 0.0) - (_figure(first, "step") or 0.0)
     took = (_figure(last, "time") or 0.0) - (_figure(first, "time") or 0.0)
-    if total is None or done <= 0:
+    return done / took if done > 0 and took > 0 else None
+
+
+def _seconds_left(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """Time left at the rate so far, when the events say how many steps there are in all."""
+    rate, last = _rate(steps), steps[-1] if steps else {}
+    total = _figure(last, "total")
+    if rate is None or total is None:
         return None
-    return round(max(0.0, (total - (_figure(last, "step") or 0.0)) * took / done), 1)
+    return round(max(0.0, (total - (_figure(last, "step") or 0.0)) / rate), 1)
 
 
 def loss_curve(events: Sequence[Mapping[str, Any]]) -> list[list[float]]:

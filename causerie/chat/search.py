@@ -1,7 +1,8 @@
 """Full-text search over one's conversations: FTS5 where the database is SQLite, plain matching elsewhere.
 
-The index is derived: triggers keep it in step with the messages, and dropping it loses nothing. Deleting or blanking a
-message removes its words: at once from SQLite 3.42 on (`secure-delete`), before it at the next start, which fills anew.
+The index is derived: triggers keep it in step with the messages, and dropping it loses nothing. A message deleted or
+blanked is not found any more; its words leave the file at once from SQLite 3.42 on (`secure-delete`), and before it
+when the store is scrubbed, as erasing a person does.
 Accents and case do not matter: `elephant` finds `Éléphant`.
 """
 

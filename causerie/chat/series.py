@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from causerie.chat.errors import not_found
+from causerie.chat.predictions import prediction_for
+from causerie.chat.reports import reports_behind
 from causerie.chat.runs import finite, progress_of, safe_events
 from causerie.core import read_run
 
@@ -23,7 +24,8 @@ def run_in_full(workspace: Path, run_id: str) -> dict[str, Any]:
 
     Returns:
         `run`: as its folder says; `progress`: see `runs.progress_of`; `series`: `{"name", "points"}` each;
-        `samples`: texts with the step they were drawn at; `prediction`: see `prediction_for`, or None.
+        `samples`: texts with the step they were drawn at; `prediction`: see `prediction_for`, or None; `reports`: of
+        the data that it made or read, see `reports_behind`.
 
     Raises:
         CauserieError: CAU-6102 when there is no such run.
@@ -37,7 +39,8 @@ def run_in_full(workspace: Path, run_id: str) -> dict[str, Any]:
         "progress": {key: value for key, value in progress_of(events).items() if key != "curve"},
         "series": series_of(events),
         "samples": samples_of(events, state),
-        "prediction": prediction_for(workspace, str(state.get("key", "")), str(state.get("name", ""))),
+        "prediction": prediction_for(workspace, run_id, str(state.get("name", ""))),
+        "reports": reports_behind(workspace, run_id, state.get("config")),
     }
 
 
@@ -77,20 +80,3 @@ def samples_of(events: Iterable[Mapping[str, Any]], state: Mapping[str, Any]) ->
     result = state.get("result")
     last = result.get("samples", []) if isinstance(result, dict) else []
     return found + [{"step": None, "text": str(text)[:2_000]} for text in last if isinstance(text, str)]
-
-
-def prediction_for(workspace: Path, key: str, name: str) -> dict[str, Any] | None:
-    """What `causerie plan predict --out predictions/NAME.json` wrote down for this run: loss, interval, and when.
-
-    A file belongs to the run of its own name, and to the run that it was scored with.
-    """
-    for path in sorted((workspace / "predictions").glob("*.json")) if (workspace / "predictions").is_dir() else ():
-        try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            loss, interval = float(said["loss"]), [float(value) for value in said["interval"]]
-            scored = {str(score.get("run", "")) for score in said.get("scores", [])}
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
-            continue
-        if path.stem == name or key in scored:
-            return {"loss": loss, "interval": interval, "created": said.get("created"), "file": path.name}
-    return None

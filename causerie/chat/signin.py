@@ -157,7 +157,7 @@ async def let_in(request: Request, person: Person, response: Response | None = N
     response = response or JSONResponse({"person": shown}, headers={"cache-control": "no-store"})
     secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
     response.set_cookie(
-        COOKIE, secret, max_age=int(SESSION_SECONDS), path="/api", httponly=True, samesite="lax", secure=secure
+        COOKIE, secret, max_age=int(SESSION_SECONDS), path="/", httponly=True, samesite="lax", secure=secure
     )
     return response
 
@@ -167,7 +167,7 @@ async def sign_out(request: Request) -> Response:
     accounts = _need_accounts(request)
     await run_in_threadpool(accounts.close_session, request.cookies.get(COOKIE, ""))
     response = JSONResponse({"person": None}, headers={"cache-control": "no-store"})
-    response.delete_cookie(COOKIE, path="/api", httponly=True, samesite="lax")
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
     return response
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
+from causerie.chat.errors import not_found
 from causerie.chat.turns import Draft, Turn
 from causerie.core import CauserieError
 from causerie.hub import get_version
@@ -79,6 +80,19 @@ class Trials:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    async def end(self, candidate: str, reason: str) -> None:
+        """End the running trial of a candidate by hand.
+
+        Raises:
+            CauserieError: CAU-6102 when it has none.
+        """
+        running = [one for one in await run_in_threadpool(list_canaries, self._store) if one.status == "running"]
+        canary = next((one for one in running if one.candidate == candidate), None)
+        if canary is None:
+            raise not_found("trial", candidate)
+        await run_in_threadpool(stop_canary, self._store, canary, reason)
+        await self.look()
 
     async def look(self) -> None:
         """Act on the votes so far, and have engines and registry agree."""

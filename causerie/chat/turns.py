@@ -12,12 +12,13 @@ import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 
-from causerie.chat.conversations import Book, ChatMessages
+from causerie.chat.conversations import Book
 from causerie.chat.errors import invalid, not_found
+from causerie.chat.passages import ChatMessages, Prompt, Room, Said, prompt_of
 from causerie.chat.shapes import ChatRequest, SamplingParams
 from causerie.chat.sse import EventLog
 from causerie.core import CauserieError
@@ -59,6 +60,8 @@ class Turn:
     drafts: list[Draft]
     learn: bool
     user: str
+    passages: list[dict[str, Any]] | None = None
+    """What the prompt holds of the files, where they are not whole."""
     events: EventLog = field(default_factory=EventLog)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     whole: asyncio.Task[None] | None = None
@@ -70,6 +73,9 @@ Answering = Callable[[Turn, Draft, ChatMessages], AsyncGenerator[ChatDelta, None
 Recording = Callable[[Turn, ChatMessages, Sequence[Draft]], Sequence[str]]
 """Records what was shown: `(turn, prompt, drafts)` → the exposures' ids, in the drafts' order."""
 
+Measuring = Callable[[Turn], Room]
+"""How long a turn's prompt may be."""
+
 
 class Turns:
     """All turns of this server; one turn at a time per conversation.
@@ -77,11 +83,13 @@ class Turns:
     Args:
         answering: draws an answer, see `Answering`.
         recording: stores what was shown, see `Recording`; runs in a thread.
+        measuring: see `Measuring`.
     """
 
-    def __init__(self, answering: Answering, recording: Recording) -> None:
+    def __init__(self, answering: Answering, recording: Recording, measuring: Measuring) -> None:
         self._answering = answering
         self._recording = recording
+        self._measuring = measuring
         self._turns: OrderedDict[str, Turn] = OrderedDict()
 
     async def start(self, book: Book, request: ChatRequest) -> Turn:
@@ -97,7 +105,8 @@ class Turns:
         turn = Turn(new_id("turn"), request.conversation, "", _new_drafts(request), request.learn, book.user)
         self._turns[turn.id] = turn
         try:
-            prompt = await run_in_threadpool(_ask, book, request, turn)
+            room = self._measuring(turn)
+            prompt = await run_in_threadpool(_ask, book, request, turn, room)
         except BaseException:
             del self._turns[turn.id]
             raise
@@ -184,7 +193,8 @@ class Turns:
             return
         exposures = self._recording(turn, prompt, drafts)
         for draft, exposure in sorted(zip(drafts, exposures, strict=True), key=lambda pair: pair[0].position):
-            values = {"id": draft.message_id, "exposure_id": exposure, "model": draft.model}
+            values: dict[str, Any] = {"id": draft.message_id, "exposure_id": exposure, "model": draft.model}
+            values["attachments"] = turn.passages
             book.add(turn.conversation, "assistant", draft.text, parent=turn.question, **values)
 
     def _forget_old(self) -> None:
@@ -193,36 +203,42 @@ class Turns:
             del self._turns[turn_id]
 
 
-def _ask(book: Book, request: ChatRequest, turn: Turn) -> ChatMessages:
-    """Save a new question, or check the old one; fills `turn.question` and returns the prompt."""
-    told: ChatMessages = [{"role": "system", "content": request.system}] if request.system.strip() else []
+def _ask(book: Book, request: ChatRequest, turn: Turn, room: Room) -> ChatMessages:
+    """Save a new question, or check the old one; fills `turn.question` and `turn.passages`, and returns the prompt."""
+    given = None
     if request.continues is not None:
-        turn.question = _begin_again(book, request.continues, turn.drafts[0])
-        return [*told, *book.path(request.conversation, turn.question)]
-    path = book.path(request.conversation, request.parent)
-    if request.content is not None:
-        files = [file.model_dump() for file in request.attachments]
-        if request.files_of is not None:
-            files = [*(book.message(request.files_of)["attachments"] or ()), *files]
-        turn.question = book.add(
-            request.conversation, "user", request.content, parent=request.parent, attachments=files
-        )
-        return [*told, *book.path(request.conversation, turn.question)]
-    if not path or path[-1]["role"] != "user":
-        raise not_found("question", str(request.parent))
-    turn.question = str(request.parent)
-    return [*told, *path]
+        turn.question, given = _begin_again(book, request.continues, turn.drafts[0])
+    elif request.content is not None:
+        turn.question = _save_question(book, request)
+    else:
+        turn.question = str(request.parent)
+    way = book.path(request.conversation, turn.question)
+    if way[-1].role != "user":
+        raise not_found("question", turn.question)
+    told = [Said("system", request.system)] if request.system.strip() else []
+    prompt: Prompt = prompt_of([*told, *way], room, given)
+    turn.passages = prompt.passages
+    return prompt.messages
 
 
-def _begin_again(book: Book, message_id: str, draft: Draft) -> str:
-    """Let a draft begin with what a cut answer says; returns the question's id."""
+def _save_question(book: Book, request: ChatRequest) -> str:
+    book.path(request.conversation, request.parent)  # the parent is of this conversation
+    files = [file.model_dump() for file in request.attachments]
+    if request.files_of is not None:
+        files = [*(book.message(request.files_of)["attachments"] or ()), *files]
+    said = (request.conversation, "user", request.content or "")
+    return book.add(*said, parent=request.parent, attachments=files or None)
+
+
+def _begin_again(book: Book, message_id: str, draft: Draft) -> tuple[str, list[dict[str, Any]] | None]:
+    """Let a draft begin with what a cut answer says; returns the question's id, and the passages it was given."""
     message = book.message(message_id)
     shown = get_exposure(book.store, message["exposure_id"]) if message["exposure_id"] else None
     if shown is None or shown.finish not in ("length", "cancelled") or message["parent"] is None:
         raise invalid("only an answer that was cut can go on", "continues")
     draft.text, draft.begun = message["content"], len(shown.token_ids)
     draft.token_ids, draft.log_probs = list(shown.token_ids), list(shown.log_probs)
-    return str(message["parent"])
+    return str(message["parent"]), message["attachments"]
 
 
 def _new_drafts(request: ChatRequest) -> list[Draft]:

@@ -77,6 +77,7 @@ def _trial(store: Store, version: Version) -> dict[str, Any] | None:
     if canary is None:
         return None
     shown = {"status": canary.status, "why": canary.why, "share": canary.settings.share, "incumbent": canary.incumbent}
+    shown |= {"most_votes": canary.settings.max_duels, "most_days": canary.settings.max_days}
     return {**shown, "started": canary.started, "ended": canary.ended, **canary.figures}
 
 

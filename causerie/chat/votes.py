@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from sqlalchemy import select, update
 
-from causerie.chat.conversations import SIDES, Book, ChatMessages
+from causerie.chat.conversations import SIDES, Book
 from causerie.chat.errors import invalid
+from causerie.chat.passages import ChatMessages
 from causerie.chat.shapes import Choice, Edit, Thumb
 from causerie.chat.turns import Draft, Turn
 from causerie.core import CauserieError, list_artifacts

@@ -2,6 +2,7 @@
 
 Nothing is generated and no chat format is used: "Question: ...\\nAnswer:" and each choice are scored as plain text, so
 base models and chat models are measured alike. Accuracy by the plain sum stands beside it; it favours short choices.
+They are lm-evaluation-harness's `acc_bytes` and `acc`; the space before a choice is not counted as a byte.
 Sets come from simple JSONL or, told by their columns, from the parquet files of the data pack (`choice_sets`).
 """
 
@@ -17,7 +18,7 @@ from causerie.evals.likelihood_sets import read_public_set
 from causerie.evals.results import Item, Metric, SuiteResult
 from causerie.evals.rows import at_least_one, spread
 from causerie.evals.statistics import Floats
-from causerie.evals.subject import Scored, Subject
+from causerie.evals.subject import Subject
 
 
 def run(subject: Subject, files: Sequence[Path]) -> SuiteResult:
@@ -35,7 +36,11 @@ def run(subject: Subject, files: Sequence[Path]) -> SuiteResult:
         name, questions = read_public_set(path) or read_set(path)
         sets[name] = spread(at_least_one(questions, path), subject.config.limit_of("choice"))
     asked = [(name, question) for name, questions in sets.items() for question in questions]
-    sequences = [_scored(subject, question, index) for _, question in asked for index in range(len(question.endings))]
+    sequences = [
+        subject.continued(context, ending)
+        for _, question in asked
+        for context, ending in zip(question.contexts, question.endings, strict=True)
+    ]
     scores = iter(subject.log_probs(sequences, "choice"))
     items = tuple(
         _item(name, question, [next(scores) for _ in question.endings], len(sets[name])) for name, question in asked
@@ -55,16 +60,10 @@ def _metrics(sets: dict[str, list[Question]]) -> tuple[Metric, ...]:
     return tuple(found)
 
 
-def _scored(subject: Subject, question: Question, index: int) -> Scored:
-    continuation = subject.tokenizer.encode(question.endings[index])[: subject.max_length - 1]
-    context = subject.tokenizer.encode(question.contexts[index])
-    room = subject.max_length - len(continuation) - 1
-    return Scored.after([subject.tokenizer.eot_id, *(context[-room:] if room else [])], continuation)
-
-
 def _item(name: str, question: Question, scores: Sequence[Floats], of: int) -> Item:
     sums = [float(values.sum()) for values in scores]
-    per_byte = [total / len(text.encode()) for total, text in zip(sums, question.endings, strict=True)]
+    sizes = [len(text.removeprefix(" ").encode()) for text in question.endings]
+    per_byte = [total / size for total, size in zip(sums, sizes, strict=True)]
     right = float(int(np.argmax(per_byte)) == question.answer)
     return Item(
         id=f"{name}/{question.id}",

@@ -1,4 +1,9 @@
-"""Multiple-choice sets: simple JSONL, and the known public sets as parquet, told apart by their columns."""
+"""Multiple-choice sets: simple JSONL, and the known public sets as parquet, told apart by their columns.
+
+The public sets are put as lm-evaluation-harness puts them, to the letter, so that figures can be compared (see
+`bench/lm_eval_parity.py`). Two are not: CommonsenseQA, where the harness scores letters, and COPA, where it
+has two spaces.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +57,14 @@ def read_set(path: Path) -> tuple[str, list[Question]]:
 
 def ask(id: str, question: str, choices: Sequence[str], answer: int) -> Question | None:
     """A question in the common form `Question: ...\\nAnswer:`; None when the answer is not among the choices."""
+    return _after(id, f"Question: {question}\nAnswer:", choices, answer)
+
+
+def _after(id: str, context: str, choices: Sequence[str], answer: int) -> Question | None:
+    """Choices that each follow the context after a space; None when the answer is not among them or one is empty."""
     if not 0 <= answer < len(choices) or not all(choices):
         return None
-    context = f"Question: {question.strip()}\nAnswer:"
-    return Question(id, (context,) * len(choices), tuple(f" {choice.strip()}" for choice in choices), answer)
+    return Question(id, (context,) * len(choices), tuple(f" {choice}" for choice in choices), answer)
 
 
 def _simple(name: str, where: str, row: Row) -> Question:
@@ -65,7 +74,7 @@ def _simple(name: str, where: str, row: Row) -> Question:
         index = "ABCDEFGHIJ".find(index.upper())
     made = None
     if isinstance(choices, list) and all(isinstance(one, str) for one in choices) and isinstance(index, int):
-        made = ask(name, str(row.get("question", "")), choices, index)
+        made = ask(name, str(row.get("question", "")).strip(), [choice.strip() for choice in choices], index)
     if made is None:
         raise CauserieError(
             "CAU-4204",
@@ -77,10 +86,15 @@ def _simple(name: str, where: str, row: Row) -> Question:
 
 
 def _labelled(id: str, row: Row) -> Question | None:
-    """ARC, OpenBookQA, CommonsenseQA: labelled choices and an answer key."""
+    """ARC, OpenBookQA (whose stems the choices end), CommonsenseQA: labelled choices and an answer key."""
     labels = list(row["choices"]["label"])
     answer = labels.index(row["answerKey"]) if row["answerKey"] in labels else -1
-    return ask(id, row.get("question") or row["question_stem"], list(row["choices"]["text"]), answer)
+    choices = list(row["choices"]["text"])
+    return (
+        _after(id, row["question_stem"], choices, answer)
+        if "question_stem" in row
+        else ask(id, row["question"], choices, answer)
+    )
 
 
 def _piqa(id: str, row: Row) -> Question | None:
@@ -88,40 +102,37 @@ def _piqa(id: str, row: Row) -> Question | None:
 
 
 def _sciq(id: str, row: Row) -> Question | None:
-    wrong = [row[f"distractor{number}"] for number in (1, 2, 3)]
-    return ask(id, row["question"], [row["correct_answer"], *wrong], 0)
+    choices = [row[name] for name in ("distractor1", "distractor2", "distractor3", "correct_answer")]
+    return _after(id, f"{row['support'].lstrip()}\nQuestion: {row['question']}\nAnswer:", choices, 3)
 
 
 def _copa(id: str, row: Row) -> Question | None:
-    link = {"cause": "because", "effect": "so"}[row["question"]]
-    context = f"{row['premise'].strip().rstrip('.')} {link}"
-    endings = tuple(f" {text[0].lower()}{text[1:]}" for text in (row["choice1"], row["choice2"]))
-    return Question(id, (context, context), endings, row["label"])
+    link = {"cause": "because", "effect": "therefore"}[row["question"]]
+    choices = [f"{text[0].lower()}{text[1:]}" for text in (row["choice1"], row["choice2"])]
+    return _after(id, f"{row['premise'].strip()[:-1]} {link}", choices, row["label"])
 
 
 def _winogrande(id: str, row: Row) -> Question | None:
     before, after = row["sentence"].split("_", 1)
     contexts = tuple(before + row[option] for option in ("option1", "option2"))
-    return Question(id, contexts, (after, after), int(row["answer"]) - 1) if row["answer"] in ("1", "2") else None
+    ending = f" {after.strip()}"
+    return Question(id, contexts, (ending, ending), int(row["answer"]) - 1) if row["answer"] in ("1", "2") else None
 
 
 def _boolq(id: str, row: Row) -> Question | None:
-    made = ask(id, row["question"].strip() + "?", ["no", "yes"], int(row["answer"]))
-    if made is None:
-        return None
-    context = f"{row['passage'].strip()}\n{made.contexts[0]}"
-    return Question(id, (context, context), made.endings, made.answer)
+    context = f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
+    return _after(id, context, ["no", "yes"], int(row["answer"]))
 
 
 def _cb(id: str, row: Row) -> Question | None:
-    context = f"{row['premise'].strip()}\nQuestion: {row['hypothesis'].strip()}. True, false or neither?\nAnswer:"
-    return Question(id, (context,) * 3, (" true", " false", " neither"), row["label"])
+    context = f"{row['premise']}\nQuestion: {row['hypothesis']}. True, False, or Neither?\nAnswer:"
+    return _after(id, context, ["True", "False", "Neither"], row["label"])
 
 
 LOADERS: Final[tuple[tuple[frozenset[str], Callable[[str, Row], Question | None]], ...]] = (
     (frozenset({"choices", "answerKey"}), _labelled),
     (frozenset({"goal", "sol1", "sol2", "label"}), _piqa),
-    (frozenset({"question", "correct_answer", "distractor1"}), _sciq),
+    (frozenset({"question", "correct_answer", "distractor1", "support"}), _sciq),
     (frozenset({"premise", "choice1", "choice2", "question", "label"}), _copa),
     (frozenset({"sentence", "option1", "option2", "answer"}), _winogrande),
     (frozenset({"passage", "question", "answer"}), _boolq),

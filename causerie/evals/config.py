@@ -8,6 +8,7 @@ from typing import Final
 
 SUITES: Final = (
     "bits_per_byte", "answer_loss", "preference", "votes", "ending", "sycophancy", "over_refusal", "ifeval", "choice",
+    "last_word",
 )  # fmt: skip
 """Every suite, in the order in which they run and are shown; each is one file of this room."""
 
@@ -19,8 +20,8 @@ class EvalConfig:
     model: Path
     """Model or adapter folder to evaluate."""
     suites: tuple[str, ...] = ()
-    """Suites to run: bits_per_byte, answer_loss, preference, votes, ending, sycophancy, over_refusal, ifeval, choice;
-    none given: every suite whose data is given."""
+    """Suites to run: bits_per_byte, answer_loss, preference, votes, ending, sycophancy, over_refusal, ifeval, choice,
+    last_word; none given: every suite whose data is given."""
     against: Path | None = None
     """Second model or adapter folder: the differences model − against are reported, paired item by item."""
     documents: Path | None = None
@@ -45,6 +46,9 @@ class EvalConfig:
     choices: tuple[Path, ...] = ()
     """choice: JSONL files {"question", "choices", "answer"} or the known sets' parquet files; when the suite is named
     and this is not given, the data pack's files."""
+    last_words: Path | None = None
+    """last_word: JSONL of {"text"} or {"context", "continuation"} (LAMBADA); when the suite is named and this is not
+    given, the data pack's file."""
     limit: int = 0
     """At most this many items per suite and file, evenly spread over the file; 0 means all."""
     limits: dict[str, int] | None = None

@@ -29,6 +29,7 @@ from causerie.evals import (
     choice,
     ending,
     ifeval,
+    last_word,
     over_refusal,
     preference,
     sycophancy,
@@ -73,7 +74,7 @@ def evaluate(config: EvalConfig, workspace: Path) -> EvalReport:
 
 
 def with_data(config: EvalConfig) -> EvalConfig:
-    """The configuration with its suites named, and the data pack's files for ifeval and choice where none are given.
+    """The configuration with its suites named, and the data pack's files for public sets where none are given.
 
     Raises:
         CauserieError: CAU-4201, CAU-4202 naming the flag that is missing.
@@ -92,6 +93,8 @@ def with_data(config: EvalConfig) -> EvalConfig:
         config = replace(config, ifeval=pack / "eval" / "ifeval_input_data.jsonl")
     if pack is not None and "choice" in config.suites and not config.choices:
         config = replace(config, choices=tuple(sorted((pack / "eval" / "multiple_choice").glob("*.parquet"))))
+    if pack is not None and "last_word" in config.suites and config.last_words is None:
+        config = replace(config, last_words=pack / "eval" / "lambada_test.jsonl.gz")
     given = _data(config)
     suites = config.suites or tuple(suite for suite in SUITES if given[suite] and _offers(suite, given[suite]))
     if not suites:
@@ -115,6 +118,7 @@ FLAGS = {
     "over_refusal": "refusals",
     "ifeval": "ifeval",
     "choice": "choices",
+    "last_word": "last_words",
 }
 """Suite → the field of `EvalConfig` that holds its data."""
 
@@ -173,6 +177,7 @@ def _suite(subject: Subject, suite: str, run: Run) -> SuiteResult:
         "over_refusal": lambda: over_refusal.run(subject, data[0]),
         "ifeval": lambda: ifeval.run(subject, data[0]),
         "choice": lambda: choice.run(subject, data),
+        "last_word": lambda: last_word.run(subject, data[0]),
     }
     result = runners[suite]()
     write_json(kept, suite_to_dict(result))

@@ -45,7 +45,7 @@ def _blimp(archive: zipfile.ZipFile) -> Iterator[Question]:
         for line in archive.read(name).decode("utf-8").split("\n"):
             if line.strip():
                 row = json.loads(line)
-                pair = (row["sentence_good"], row["sentence_bad"])
+                pair = (f" {row['sentence_good']}", f" {row['sentence_bad']}")
                 yield Question(f"{row['UID']}/{row['pairID']}", ("", ""), pair, 0)
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from causerie.model.attend import Attend
+from causerie.model.frozen_head import frozen_head_nll
 from causerie.model.transformer import Transformer
 
 CHUNK_LOGITS: Final = 1 << 25
@@ -141,8 +142,11 @@ def summed_loss(model: Transformer, hidden: Tensor, targets: Tensor, weights: Te
         return chunked_loss(model, hidden, targets, weights).sum()
     bias: Tensor | None = model.head_bias
     hidden, targets = model.head_input(hidden), targets.long()
+    compiled = model._compiled_call_impl is not None
+    if not (model.head_weight.requires_grad or (bias is not None and bias.requires_grad)):
+        return frozen_head_nll(hidden, model.head_weight, bias, targets, weights, compiled=compiled)
     rows = max(1, SUMMED_CHUNK.get(hidden.device.type, 1 << 28) // model.head_weight.shape[0])
-    step = _compiled_step() if model._compiled_call_impl is not None and hidden.shape[0] % rows == 0 else _softmax_step
+    step = _compiled_step() if compiled and hidden.shape[0] % rows == 0 else _softmax_step
     total: Tensor = _SummedNll.apply(hidden, model.head_weight, bias, targets, weights, rows, step)
     return total
 

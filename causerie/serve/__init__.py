@@ -11,6 +11,8 @@ from causerie.serve.pool import EngineLike, EnginePool, Served, ServedVersion
 from causerie.serve.quota import Limits
 from causerie.serve.scopes import is_scope, role_scopes
 from causerie.serve.server import Server, run_server
+from causerie.serve.vector_stores.ranking import Chunk, chunks_of
+from causerie.serve.vector_stores.ranking import Index as WordIndex
 
 __all__ = [
     "ERRORS",
@@ -18,6 +20,7 @@ __all__ = [
     "ApiError",
     "Asking",
     "ChatDelta",
+    "Chunk",
     "EngineLike",
     "EnginePool",
     "Gate",
@@ -28,8 +31,10 @@ __all__ = [
     "ServedVersion",
     "Server",
     "Usage",
+    "WordIndex",
     "as_api_error",
     "chat_stream",
+    "chunks_of",
     "create_app",
     "create_key",
     "is_scope",

@@ -18,7 +18,8 @@ from causerie.serve.pool import Served
 from causerie.serve.routes import ApiRoute, Office
 
 FINE_TUNED: Final = "fine_tuned_model"
-"""Kind of the stored object that says whose a fine-tuned model is."""
+"""Kind of the stored object that says whose a fine-tuned model is; its status is "served", or "asleep" for a checkpoint,
+which is loaded when somebody asks for it."""
 
 
 def model_object(name: str, served: Served) -> dict[str, Any]:
@@ -48,20 +49,22 @@ async def list_models(office: Office, request: Request, principal: Principal) ->
 async def get_model(office: Office, request: Request, principal: Principal) -> Response:
     """One model, by `name` or `name@N`."""
     name = str(request.path_params["model"])
-    return JSONResponse(model_object(name, office.pool.get(name, principal.owner)))
+    async with office.pool.lease(name, principal.owner) as served:
+        return JSONResponse(model_object(name, served))
 
 
 async def delete_model(office: Office, request: Request, principal: Principal) -> Response:
     """Stop serving a fine-tuned model of the project; its files stay in the workspace, its version is retired."""
     name = str(request.path_params["model"])
-    served = office.pool.get(name, principal.owner)
-    if await office.objects.find(FINE_TUNED, principal.owner, name) is None:
+    office.pool.folder_of(name, principal.owner)
+    kept = await office.objects.find(FINE_TUNED, principal.owner, name)
+    if kept is None:
         message = f"{name} was not fine-tuned by this project; only such models can be deleted here"
         raise ApiError(403, message, type="permission_error", code="not_deletable", param="model")
     await office.pool.unload(name)
     await office.objects.drop(FINE_TUNED, principal.owner, name)
-    if office.store is not None and served.version.version is not None:
-        await asyncio.to_thread(_leave, office, served.version.label)
+    if kept["number"] is not None:
+        await asyncio.to_thread(_leave, office, f"{name}@{kept['number']}")
     return JSONResponse(deleted("model", name))
 
 

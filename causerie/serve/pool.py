@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from causerie.core import CauserieError, read_json, read_manifest
 from causerie.hub import weights_key
@@ -24,6 +25,9 @@ from causerie.serve.gate import Gate
 from causerie.text import ChatFormat, Tokenizer, chat_format, load_tokenizer
 
 log = logging.getLogger("causerie.serve")
+
+AWAKE: Final = 2
+"""Models that are loaded only when asked for, such as checkpoints, that stay loaded."""
 
 
 class EngineLike(Protocol):
@@ -129,6 +133,19 @@ class Served:
         return self.chat
 
 
+@dataclass
+class Asleep:
+    """A model that is loaded when somebody asks for it."""
+
+    folder: Path
+    owner: str
+    shared: set[str] = field(default_factory=set)
+
+    def seen_by(self, owner: str | None) -> bool:
+        """See `Served.seen_by`."""
+        return owner is None or owner == self.owner or owner in self.shared
+
+
 class EnginePool:
     """Served models by name. All methods belong to one event loop.
 
@@ -145,6 +162,8 @@ class EnginePool:
         self.gate = gate or Gate()
         self._make = make_engine or (lambda folder: EngineClient(folder, settings))
         self._served: dict[str, Served] = {}
+        self._asleep: OrderedDict[str, Asleep] = OrderedDict()
+        self._waking = asyncio.Lock()
         self._changing: dict[str, asyncio.Lock] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self.closed = False
@@ -166,6 +185,37 @@ class EnginePool:
         if found is None or not found.seen_by(owner):
             raise model_not_found(model)
         return found
+
+    def folder_of(self, model: str, owner: str | None = None) -> Path:
+        """The folder of a model that is served, or asleep, for a project.
+
+        Raises:
+            CauserieError: CAU-6003.
+        """
+        asleep = self._asleep.get(model)
+        if asleep is not None and asleep.seen_by(owner):
+            return asleep.folder
+        return self.get(model, owner).folder
+
+    def offer(self, name: str, folder: Path, owner: str) -> None:
+        """Serve a model to a project from when it is first asked for; of such models the `AWAKE` asked for last stay
+        loaded."""
+        self._asleep[name] = Asleep(folder, owner)
+
+    async def _wake(self, name: str, owner: str | None) -> None:
+        """Load a model that is asleep, letting the one that nobody has asked for the longest sleep again."""
+        asleep = self._asleep[name]
+        if not asleep.seen_by(owner):
+            return
+        async with self._waking:
+            if name not in self._asleep:  # deleted meanwhile
+                return
+            self._asleep.move_to_end(name)
+            if name not in self._served:
+                served = await self.load(name, asleep.folder, owner=asleep.owner)
+                served.shared = asleep.shared
+            for tired in [each for each in self._asleep if each in self._served][:-AWAKE]:
+                self._retire(self._served.pop(tired))
 
     async def load(self, name: str, folder: Path, version: int | None = None, *, owner: str | None = None) -> Served:
         """Start an engine for a folder and serve it as `name`; what had the name before is replaced (see `swap`).
@@ -196,13 +246,16 @@ class EnginePool:
 
     def share(self, name: str, projects: Iterable[str]) -> None:
         """Let further projects use a model that is being served."""
-        if name in self._served:
-            self._served[name].shared.update(projects)
+        for found in self._named(name):
+            found.shared.update(projects)
 
     def unshare(self, name: str, project: str) -> None:
         """Take that back."""
-        if name in self._served:
-            self._served[name].shared.discard(project)
+        for found in self._named(name):
+            found.shared.discard(project)
+
+    def _named(self, name: str) -> list[Served | Asleep]:
+        return [found for found in (self._served.get(name), self._asleep.get(name)) if found is not None]
 
     async def unload(self, name: str) -> None:
         """Stop serving a name; returns when its last answer has ended.
@@ -210,10 +263,11 @@ class EnginePool:
         Raises:
             CauserieError: CAU-6003.
         """
-        served = self._served.pop(name, None)
-        if served is None:
+        asleep, served = self._asleep.pop(name, None), self._served.pop(name, None)
+        if served is not None:
+            await self._retire(served)
+        elif asleep is None:
             raise model_not_found(name)
-        await self._retire(served)
 
     async def _start(self, name: str, folder: Path, number: int | None) -> Served:
         tokenizer = await asyncio.to_thread(load_tokenizer, folder)
@@ -271,8 +325,10 @@ class EnginePool:
         """Hold the version that serves `model` for a project for the block: it stays until the block ends.
 
         Raises:
-            CauserieError: CAU-6003.
+            CauserieError: CAU-6003; CAU-31xx when a model that was asleep cannot be loaded.
         """
+        if model in self._asleep:
+            await self._wake(model, owner)
         served = self.get(model, owner)
         served.active += 1
         try:
@@ -288,6 +344,7 @@ class EnginePool:
             task.cancel()
         engines = [served.engine for served in self._served.values() if served.host is None]
         self._served.clear()
+        self._asleep.clear()
         stops: list[Awaitable[None]] = [engine.stop() for engine in engines]
         for result in await asyncio.gather(*retiring, *stops, return_exceptions=True):
             if isinstance(result, Exception):

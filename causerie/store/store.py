@@ -11,7 +11,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Row, Select, Table, create_engine, event, make_url
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    Row,
+    Select,
+    Table,
+    column,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+    table,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -134,9 +148,14 @@ class Store:
     def scrub(self) -> None:
         """Remove deleted and overwritten content from the files themselves, as far as the database can.
 
-        SQLite: content is zeroed as it is deleted, and here the write-ahead log is emptied.
+        SQLite: content is zeroed as it is deleted; here full-text indexes, which would keep the words until they are
+        merged, are filled anew from their tables, and the write-ahead log is emptied.
         """
         if self.engine.dialect.name == "sqlite":
+            indexes: Select[Any] = select(column("name")).select_from(table("sqlite_master"))
+            pattern = "CREATE VIRTUAL TABLE%USING fts5(%content='%"
+            names = [row.name for row in self.read(indexes.where(column("sql").like(pattern)))]
+            self.write(*(insert(table(name, column(name))).values({name: "rebuild"}) for name in names))
             raw = self.engine.raw_connection()
             try:
                 raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")

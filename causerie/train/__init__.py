@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from causerie.train.plot import loss_curve, plot_loss
     from causerie.train.pretraining import pretrain
     from causerie.train.rules import batch_tokens, horizon
+    from causerie.train.snapshots import keep_snapshots
     from causerie.train.world import World, open_world
 
 __getattr__ = lazy_names(
@@ -34,6 +35,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
         **dict.fromkeys(("loss_curve", "plot_loss"), "plot"),
         "delete_checkpoints": "checkpoint",
+        "keep_snapshots": "snapshots",
         "mlm": "masked_training",
         "pretrain": "pretraining",
         "sft": "finetuning",
@@ -63,6 +65,7 @@ __all__ = [
     "goodput",
     "horizon",
     "is_adapter",
+    "keep_snapshots",
     "loss_curve",
     "make_optimizers",
     "matmul_peak",

@@ -23,6 +23,7 @@ from causerie.train.config import TrainSettings
 
 NOT_IN_KEY = frozenset(
     {"name", "out", "checkpoint_every", "keep_checkpoints", "resume", "allow_changed", "report_to", "replay_every"}
+    | {"snapshots"}
 )
 """Settings that do not change the result."""
 

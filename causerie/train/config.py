@@ -191,6 +191,8 @@ class SftConfig(TrainSettings):
     """Held-out rows to measure on, at most."""
     epochs: float | None = None
     """Limit: passes over the rows. Without any limit, one."""
+    snapshots: int = 0
+    """Models kept from on the way, evenly spaced, beside the result: whole folders in the run's `snapshots/`."""
     lora_rank: int = 0
     """Rank of a LoRA adapter; 0 trains all weights. An adapter that is trained further keeps its own."""
     lora_alpha: float | None = None
@@ -214,6 +216,7 @@ class SftConfig(TrainSettings):
         """See `TrainSettings.check`; also the adapter's fields and the data."""
         super().check()
         _at_least(self, "lora_rank", 0)
+        _at_least(self, "snapshots", 0)
         _at_least(self, "heldout_rows", 1)
         _within(self, "heldout_fraction", 0.0, 0.5)
         if not self.data:

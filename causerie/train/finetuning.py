@@ -39,6 +39,7 @@ from causerie.train.machine import autocast, pick_device, uses_bf16
 from causerie.train.objective import Batch, Callback, FitResult, LossParts
 from causerie.train.optim import count_trainable
 from causerie.train.plot import loss_curve, plot_loss
+from causerie.train.snapshots import keep_snapshots
 
 EVAL_ROWS = 8
 """Packed rows per forward pass when measuring."""
@@ -77,7 +78,8 @@ def sft(config: SftConfig, workspace: Path) -> Artifact:
         callback = Callback(
             lambda model, step: heldout_loss(model, data.heldout, settings), every=config.eval_every, best="answer_loss"
         )
-        result = fit(model, answer_loss, rows, settings, run, callbacks=[callback], inputs=inputs)
+        kept = keep_snapshots(config.snapshots, settings.steps, run.path, config.model, key, workspace)
+        result = fit(model, answer_loss, rows, settings, run, callbacks=[callback, *kept], inputs=inputs)
         final = output_folder(config, workspace, kind, key)
         metrics = {**data.counts(), **_metrics(result, model, rows)}
         with open_output(config, workspace, kind, key, inputs, config.model) as draft:

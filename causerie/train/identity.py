@@ -8,7 +8,7 @@ from typing import Any, Final
 NOT_COMPARED: Final = frozenset(
     {"name", "out", "resume", "allow_changed", "report_to", "checkpoint_every", "keep_checkpoints", "export"}
     | {"steps", "minutes", "tokens", "epochs", "eval_every", "prompts", "compile", "micro_batch", "replay_every"}
-    | {"max_bad_steps", "device", "eval_tokens"}
+    | {"max_bad_steps", "device", "eval_tokens", "snapshots"}
 )
 """Settings that may differ between a checkpoint and the run that goes on from it: its length, places, and measuring."""
 

@@ -40,6 +40,7 @@ def test_a_curve_belongs_to_the_last_stage_that_logged_losses() -> None:
 def test_time_left_is_estimated_from_the_rate_or_taken_from_the_run() -> None:
     assert progress_of(steps(5, total=10)) | {"curve": []} == {
         "stages": [], "step": 4.0, "total": 10.0, "share": 0.4, "seconds_left": 12.0, "curve": [],
+        "steps_per_second": 0.5, "tokens_per_second": None,
     }  # fmt: skip
     told = progress_of([{"event": "step", "step": 7, "loss": 1.0, "seconds": 30.0, "seconds_left": 10.0}])
     assert (told["share"], told["seconds_left"]) == (0.75, 10.0)

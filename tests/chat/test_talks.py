@@ -224,9 +224,10 @@ def test_a_reader_that_takes_too_long_is_killed() -> None:
 
 
 def test_citations_name_files_outside_code_and_links() -> None:
-    files = ["sea.txt", "sky.txt"]
+    files = [{"name": "sea.txt"}, {"name": "sky.txt", "text": "The sky is salt."}]
     found = annotations_in("Salt [2], `a[1]` and [1](http://x) [3]\n```\nb[1]\n```\n[1]", files)
     assert [(one["number"], one["filename"]) for one in found] == [(2, "sky.txt"), (1, "sea.txt")]
+    assert [one.get("quote") for one in found] == ["The sky is salt.", None]
     assert "Salt [2], `a[1]` and [1](http://x) [3]\n```\nb[1]\n```\n[1]"[found[1]["index"] :] == "[1]"
     assert annotations_in("[1]", []) == []
 
@@ -246,7 +247,7 @@ def test_a_run_in_full_has_series_samples_and_the_prediction(workspace: Path) ->
     points = found["series"][0]["points"]
     assert (len(points), points[0], points[-1]) == (600, [0.0, 3.0], [1499.0, 3 - 1.499])
     assert found["samples"] == [{"step": 7, "text": "The sea"}, {"step": None, "text": "At the end"}]
-    assert found["prediction"] == {**said, "file": "small.json"}
+    assert found["prediction"] == {**said, "file": "small.json", "score": None}
     assert thinned([[1, 2.0], [1, 3.0], [0, 1.0]]) == [[0, 1.0], [1, 3.0]]
     with pytest.raises(CauserieError):
         run_in_full(workspace, "../small")

@@ -99,5 +99,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"question": "What is grey?", "choices": ["a mat", "roofs"], "answer": "B"},
         ],
     )
+    write_jsonl(
+        folder / "passages.jsonl",
+        [
+            {"text": "the cat sat on a mat and the dog sat on a mat"},
+            {"context": "rain fell softly ", "continuation": "over"},
+        ],
+    )
     write_json(folder / "note.json", {})
     return folder

@@ -41,12 +41,16 @@ ROWS = [
     ),
     ({"goal": "G", "sol1": "s", "sol2": "t", "label": 1}, ("Question: G\nAnswer:", (" s", " t"), 1)),
     (
-        {"question": "Q", "correct_answer": "r", "distractor1": "a", "distractor2": "b", "distractor3": "c"},
-        ("Question: Q\nAnswer:", (" r", " a", " b", " c"), 0),
+        {"question_stem": "Ice is", "choices": {"text": ["hot", "cold"], "label": ["A", "B"]}, "answerKey": "B"},
+        ("Ice is", (" hot", " cold"), 1),
+    ),
+    (
+        {"support": " S.", "question": "Q", "correct_answer": "r"} | {f"distractor{n}": f"d{n}" for n in (1, 2, 3)},
+        ("S.\nQuestion: Q\nAnswer:", (" d1", " d2", " d3", " r"), 3),
     ),
     (
         {"premise": "It rained.", "choice1": "We left.", "choice2": "It was hot.", "question": "effect", "label": 0},
-        ("It rained so", (" we left.", " it was hot."), 0),
+        ("It rained therefore", (" we left.", " it was hot."), 0),
     ),
     (
         {"sentence": "Ann beat Eva so _ won.", "option1": "Ann", "option2": "Eva", "answer": "1"},
@@ -58,7 +62,7 @@ ROWS = [
     ),
     (
         {"premise": "P", "hypothesis": "H", "label": 2},
-        ("P\nQuestion: H. True, false or neither?\nAnswer:", (" true", " false", " neither"), 2),
+        ("P\nQuestion: H. True, False, or Neither?\nAnswer:", (" True", " False", " Neither"), 2),
     ),
 ]
 
@@ -71,7 +75,7 @@ def test_columns_tell_the_set(tmp_path: Path, row: dict, expected: tuple) -> Non
 
 
 def test_winogrande_differs_in_its_contexts(tmp_path: Path) -> None:
-    parquet.write_table(pa.Table.from_pylist([ROWS[4][0]]), tmp_path / "winogrande.parquet")
+    parquet.write_table(pa.Table.from_pylist([ROWS[5][0]]), tmp_path / "winogrande.parquet")
     name, (question,) = read_set(tmp_path / "winogrande.parquet")
     assert name == "winogrande"
     assert question.contexts == ("Ann beat Eva so Ann", "Ann beat Eva so Eva")

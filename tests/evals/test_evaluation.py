@@ -24,6 +24,7 @@ def config(tiny: Path, data: Path) -> EvalConfig:
         prompts=data / "prompts.jsonl",
         ifeval=data / "ifeval.jsonl",
         choices=(data / "choice.jsonl",),
+        last_words=data / "passages.jsonl",
         max_tokens=8,
     )
 

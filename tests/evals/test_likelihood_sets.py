@@ -24,7 +24,7 @@ def test_blimp_pairs_a_good_sentence_with_a_bad_one(tmp_path: Path) -> None:
     assert found is not None
     name, (question,) = found
     assert name == "blimp"
-    assert (question.id, question.endings, question.answer) == ("agreement/3", ("She sleeps.", "She sleep."), 0)
+    assert (question.id, question.endings, question.answer) == ("agreement/3", (" She sleeps.", " She sleep."), 0)
     assert question.contexts == ("", "")
 
 

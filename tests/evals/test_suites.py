@@ -204,7 +204,7 @@ def test_choice_prefers_the_likelier_ending_per_byte(tiny: Path, uniform: Path, 
     for item, choices in zip(
         result.items, (["the cat", "rain"], ["the cat", "rain", "roofs"], ["a mat", "roofs"]), strict=True
     ):
-        rate = [len(subject.tokenizer.encode(f" {text}")) / (len(text) + 1) for text in choices]
+        rate = [len(subject.tokenizer.encode(f" {text}")) / len(text) for text in choices]
         assert item.values["choice"] == float(int(np.argmin(rate)) == item.detail["answer"])
     assert [metric.name for metric in result.metrics] == ["choice", "choice.sum"]
     scored = choice.run(flat(tiny), (data / "choice.jsonl",))

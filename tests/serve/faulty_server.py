@@ -1,4 +1,5 @@
-"""A server in a process of its own, to be killed: `python -m tests.serve.faulty_server HOME` prints its URL and key."""
+"""A server in a process of its own, to be killed: `python -m tests.serve.faulty_server HOME DELAY [ANSWERS]` prints its
+URL and key. DELAY is the scripted engine's seconds for a token, ANSWERS how many answers may be in hand."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from causerie.text import train_bpe
 from tests.serve.conftest import ANSWER, Script, ScriptedEngine
 
 
-def main(home: Path, delay: float) -> None:
+def main(home: Path, delay: float, answers: int = 64) -> None:
     """Serve until killed."""
     tokenizer = train_bpe([ANSWER, "Quelle belle journée !"] * 3, 320)
     script = Script(endless=delay > 0, delay=delay, max_seq_len=100_000)
     pool = EnginePool(
         lambda folder: ScriptedEngine(folder, script, tokenizer),
-        gate=Gate(max_answers=64, max_tokens=10**8, max_running=8),
+        gate=Gate(max_answers=answers, max_tokens=10**8, max_running=8),
     )
     with write_artifact(home, "model", "petit", "ab" * 32) as draft:
         tokenizer.save(draft.path)
@@ -42,4 +43,4 @@ def main(home: Path, delay: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:]))

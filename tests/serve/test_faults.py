@@ -311,9 +311,9 @@ def test_answers_go_on_without_the_database(fault: str, frail: tuple[Running, St
 # S10 and kill -9: the process
 
 
-def begin(home: Path, delay: float = 0.01) -> tuple[subprocess.Popen[str], str, dict[str, str]]:
+def begin(home: Path, delay: float = 0.01, answers: int = 64) -> tuple[subprocess.Popen[str], str, dict[str, str]]:
     """A server in a process of its own, its URL, and the headers of its key."""
-    command = [sys.executable, "-m", "tests.serve.faulty_server", str(home), str(delay)]
+    command = [sys.executable, "-m", "tests.serve.faulty_server", str(home), str(delay), str(answers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()

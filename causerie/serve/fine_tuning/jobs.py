@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from causerie.serve import files
 from causerie.serve.body import read_shape
 from causerie.serve.errors import ApiError
+from causerie.serve.fine_tuning.checkpoints import CHECKPOINT
 from causerie.serve.fine_tuning.running import (
-    CHECKPOINT,
     EVENT,
     KIND,
     OPEN,

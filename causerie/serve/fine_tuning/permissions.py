@@ -58,7 +58,7 @@ async def delete_permission(office: Office, request: Request, principal: Princip
 
 async def restore_permissions(office: Office) -> None:
     """Tell the pool, after a start, which projects share which models."""
-    for owner, _, model in await office.objects.unfinished(FINE_TUNED, ("served",)):
+    for owner, _, model in await office.objects.unfinished(FINE_TUNED, ("served", "asleep")):
         shared = await office.objects.all(KIND, owner, parent=model["id"])
         office.pool.share(model["id"], [body["project_id"] for body in shared])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import unicodedata
@@ -20,6 +21,8 @@ LORA_RANK: Final = 16
 LORA_FROM: Final = 100 * 2**20
 """Bytes of weights from which `auto` trains an adapter instead of all weights."""
 SEQ_LEN: Final = 512
+CHECKPOINTS: Final = 3
+"""Models that a job of several epochs leaves, the last included: after each of its last epochs, about."""
 ANSWERS: Final = 8
 """Answers drawn for a prompt where `compute_multiplier` is auto or 1."""
 PROMPTS: Final = 16
@@ -82,6 +85,7 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
         "lora-rank": rank,
         "seq-len": settings.get("seq_len", SEQ_LEN),
         "seed": job["seed"],
+        "snapshots": max(0, min(CHECKPOINTS, math.ceil(epochs)) - 1),
         "workspace": workspace,
     }
     if kind == "sft":

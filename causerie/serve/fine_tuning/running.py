@@ -15,6 +15,7 @@ from causerie.core import CauserieError, open_artifact, say
 from causerie.hub import get_version, register
 from causerie.serve import files
 from causerie.serve.errors import ApiError, as_api_error
+from causerie.serve.fine_tuning.checkpoints import add_checkpoint, figures_at_end, keep_models_on_the_way
 from causerie.serve.fine_tuning.child import Child, Ended
 from causerie.serve.fine_tuning.plan import Plan, plan_of, write_inputs
 from causerie.serve.fine_tuning.reinforcement import graded_pairs
@@ -27,7 +28,6 @@ from causerie.store import new_id
 
 KIND: Final = "fine_tuning.job"
 EVENT: Final = "fine_tuning.job.event"
-CHECKPOINT: Final = "fine_tuning.job.checkpoint"
 OPEN: Final = ("validating_files", "queued", "running", "paused")
 """Statuses of jobs that have not ended."""
 HIDDEN: Final = ("suffix",)
@@ -74,7 +74,7 @@ async def base_folder_of(office: Office, owner: str, model: str) -> Path:
         ApiError: 400 when there is none.
     """
     try:
-        return office.pool.get(model, owner).folder
+        return office.pool.folder_of(model, owner)
     except CauserieError:
         pass
     try:
@@ -110,6 +110,9 @@ async def resume_jobs(office: Office) -> None:
             await _serve(office, owner, body)
         except CauserieError as error:
             say(f"the fine-tuned model {body['id']} cannot be served: {error.cause}")
+    for owner, _, body in await office.objects.unfinished(FINE_TUNED, ("asleep",)):
+        assert office.workspace is not None
+        office.pool.offer(body["id"], office.workspace / body["artifact"], owner)
     for owner, _, body in await office.objects.unfinished(KIND, ("validating_files", "queued", "running")):
         start_job(office, owner, body["id"])
 
@@ -235,6 +238,8 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
         elif kind in ("eval", "preference"):
             figures = {name: value for name, value in event.items() if name not in ("event", "time")}
             await tell(office, owner, id, f"Measured at step {event['step']}", data=figures)
+        elif kind == "snapshot" and "folder" in event:
+            await _keep(office, owner, id, plan)
 
     child = Child(plan.command, plan.log, plan.run_folder)
     office.children[id] = child
@@ -245,7 +250,15 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
         office.children.pop(id, None)
 
 
+async def _keep(office: Office, owner: str, id: str, plan: Plan) -> None:
+    """Offer the models that the trainer has kept on the way."""
+    events = await office.objects.all(EVENT, owner, parent=id)
+    for name in await keep_models_on_the_way(office, owner, id, plan, events):
+        await tell(office, owner, id, f"Checkpoint created: {name}")
+
+
 async def _finish(office: Office, owner: str, id: str, plan: Plan, ended: Ended) -> None:
+    await _keep(office, owner, id, plan)
     await _standing(office, owner, id)
     if ended.status == 75:  # stopped by somebody else's signal: it waits to be resumed
         await office.objects.set(KIND, owner, id, status="paused")
@@ -288,21 +301,12 @@ async def _serve(office: Office, owner: str, model: Body) -> None:
 async def _report(office: Office, owner: str, id: str, plan: Plan, metrics: dict[str, Any]) -> None:
     """Write the checkpoint, the results file and the job's last status."""
     events = await office.objects.all(EVENT, owner, parent=id)
-    rewards = [event["data"]["train_mean_reward"] for event in events if "train_mean_reward" in (event["data"] or {})]
     steps = [event["data"] for event in events if event["data"] and "learning_rate" in event["data"]]
     lines = ["step,train_loss,learning_rate", *(f"{s['step']},{s['train_loss']},{s['learning_rate']}" for s in steps)]
     content = ("\n".join(lines) + "\n").encode()
     results = await files.write_file(office, owner, "step_metrics.csv", "fine-tune-results", content)
-    checkpoint: Body = {
-        "id": new_id("ftckpt"),
-        "object": CHECKPOINT,
-        "created_at": int(time.time()),
-        "fine_tuning_job_id": id,
-        "fine_tuned_model_checkpoint": plan.model_name,
-        "step_number": int(metrics.get("steps", 0)),
-        "metrics": _figures(metrics, steps, rewards),
-    }
-    await office.objects.add(CHECKPOINT, owner, checkpoint, parent=id)
+    figures = figures_at_end(metrics, events)
+    await add_checkpoint(office, owner, id, plan.model_name, int(metrics.get("steps", 0)), figures)
     await tell(office, owner, id, f"New fine-tuned model created: {plan.model_name}")
     await _step(
         office,
@@ -316,17 +320,3 @@ async def _report(office: Office, owner: str, id: str, plan: Plan, metrics: dict
         result_files=[results["id"]],
     )
     await tell(office, owner, id, "The job has successfully completed")
-
-
-def _figures(metrics: dict[str, Any], steps: list[dict[str, Any]], rewards: list[float]) -> dict[str, float]:
-    figures: dict[str, float] = {"step": float(metrics.get("steps", 0))}
-    if steps:
-        figures["train_loss"] = float(steps[-1]["train_loss"])
-    if rewards:
-        figures["train_mean_reward"] = float(rewards[-1])
-        if isinstance(measured := (metrics.get("after") or {}).get("reward"), int | float):
-            figures |= {"valid_mean_reward": float(measured), "full_valid_mean_reward": float(measured)}
-    after = metrics.get("answer_loss_after")
-    if isinstance(after, int | float):
-        figures |= {"valid_loss": float(after), "full_valid_loss": float(after)}
-    return figures

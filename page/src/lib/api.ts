@@ -3,11 +3,14 @@
 import type {
   Access,
   Account,
+  Audit,
   Attached,
-  AuditEntry,
   FullRun,
   Key,
-  UsageRow,
+  CostResult,
+  Page,
+  Price,
+  UsageResult,
   Conversation,
   Lineage,
   ImproveProgress,
@@ -33,7 +36,7 @@ export class ApiError extends Error {
 async function failure(response: Response): Promise<ApiError> {
   try {
     const { error } = await response.json();
-    return new ApiError(error.code ?? String(response.status), error.cause ?? response.statusText, error.fix ?? '');
+    return new ApiError(error.code ?? String(response.status), error.cause ?? error.message ?? response.statusText, error.fix ?? '');
   } catch {
     return new ApiError(String(response.status), response.statusText, '');
   }
@@ -98,9 +101,18 @@ export const listKeys = () => call<{ keys: Key[] }>('GET', 'api/admin/keys').the
 export const createKey = (name: string, scopes: string[]) =>
   call<{ id: string; key: string }>('POST', 'api/admin/keys', { name, scopes });
 export const revokeKey = (id: string) => call<object>('DELETE', `api/admin/keys/${id}`);
-export const getUsage = () => call<{ days: UsageRow[]; people: UsageRow[] }>('GET', 'api/admin/usage');
-export const getAudit = () =>
-  call<{ entries: AuditEntry[]; rows: number; intact: boolean; head: string }>('GET', 'api/admin/audit');
+export const getAudit = () => call<Audit>('GET', 'api/admin/audit');
+
+/** What was metered since `start`, by day, caller and model: the API's own operations. */
+export const usageOf = (kind: 'completions' | 'embeddings', start: number, days: number) =>
+  call<Page<UsageResult>>('GET', `v1/organization/usage/${kind}?${buckets(start, days)}&group_by[]=model`);
+export const costsOf = (start: number, days: number) =>
+  call<Page<CostResult>>('GET', `v1/organization/costs?${buckets(start, days)}&group_by[]=line_item`);
+const buckets = (start: number, days: number) =>
+  `start_time=${start}&bucket_width=1d&limit=${days}&group_by[]=api_key_id`;
+export const listPrices = () => call<{ data: Price[] }>('GET', 'v1/organization/prices').then((answer) => answer.data);
+export const createPrice = (price: { model: string; currency: string; input: number; output: number }) =>
+  call<Price>('POST', 'v1/organization/prices', price);
 export const deleteConversation = (id: string) => call<object>('DELETE', `api/conversations/${id}`);
 
 export const stopTurn = (turn: string) => call<object>('DELETE', `api/chat/${turn}`);
@@ -118,6 +130,8 @@ export const stopImprove = () => call<ImproveProgress>('DELETE', 'api/improve');
 export const getVersions = (model: string) =>
   call<Lineage>('GET', `api/versions?model=${encodeURIComponent(model)}`);
 export const rollback = (version: string) => call<{ model: Model }>('POST', 'api/rollback', { version });
+
+export const endTrial = (version: string) => call<object>('DELETE', `api/trials/${version}`);
 
 export const getRun = (id: string) => call<FullRun>('GET', `api/runs/${id}`);
 export const listRuns = () => call<{ runs: Run[] }>('GET', 'api/runs').then((answer) => answer.runs);

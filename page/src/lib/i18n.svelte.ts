@@ -47,6 +47,12 @@ class I18n {
     return new Intl.NumberFormat(this.language, options).format(value).replace('-', '−');
   }
 
+  /** An amount of a currency (three letters), with more digits for small ones. */
+  money(value: number, currency: string): string {
+    const digits = value !== 0 && Math.abs(value) < 0.1 ? { maximumSignificantDigits: 2 } : {};
+    return new Intl.NumberFormat(this.language, { style: 'currency', currency: currency || 'usd', ...digits }).format(value);
+  }
+
   date(seconds: number): string {
     const options = { dateStyle: 'medium', timeStyle: 'short' } as const;
     return new Intl.DateTimeFormat(this.language, options).format(seconds * 1000);

@@ -7,6 +7,7 @@ import DOMPurify from 'dompurify';
 import { Marked, type Token, type Tokens, type TokensList } from 'marked';
 import { displayMaths, inlineMaths } from './dollars';
 import { extras } from './extras.svelte';
+import type { Source } from './tree';
 
 export type Block = { kind: 'html'; html: string } | { kind: 'code'; text: string; language: string };
 
@@ -60,37 +61,40 @@ export function clean(html: string): string {
   });
 }
 
-/** Numbers in brackets that name a file become marks with the file's name. */
-function cited(html: string, files: readonly string[]): string {
+/** Numbers in brackets that name a source become marks that tell it. */
+function cited(html: string, sources: readonly Source[]): string {
   return html.replace(/(<code>[\s\S]*?<\/code>)|\[(\d{1,2})\]/g, (whole, code: string | undefined, number: string) => {
-    const name = code ? undefined : files[Number(number) - 1];
-    return name ? `<sup class="cite" title="${escape(name)}">${number}</sup>` : whole;
+    const source = code ? undefined : sources[Number(number) - 1];
+    if (!source) return whole;
+    const told = source.quote ? `${source.name}: ${source.quote.slice(0, 200)}` : source.name;
+    return `<sup class="cite" title="${escape(told)}">${number}</sup>`;
   });
 }
 
 const CACHE_SIZE = 2000;
 const cache = new Map<string, string>();
 
-function blockHtml(token: Token, links: TokensList['links'], files: readonly string[]): string {
-  const key = [extras.maths ? '1' : '0', files.join('\n'), token.raw].join('\0');
+function blockHtml(token: Token, links: TokensList['links'], sources: readonly Source[]): string {
+  const cites = sources.map((one) => `${one.number} ${one.name} ${one.quote}`).join('\n');
+  const key = [extras.maths ? '1' : '0', cites, token.raw].join('\0');
   let html = cache.get(key);
   if (html === undefined) {
     const list = Object.assign([token], { links }) as TokensList;
-    html = clean(files.length ? cited(marked.parser(list), files) : marked.parser(list));
+    html = clean(sources.length ? cited(marked.parser(list), sources) : marked.parser(list));
     if (cache.size > CACHE_SIZE) cache.clear();
     cache.set(key, html);
   }
   return html;
 }
 
-/** The blocks of a text in order: code apart, the rest as sanitised HTML. `files` are the names that `[1]`, … cite. */
-export function markdownBlocks(text: string, files: readonly string[] = []): Block[] {
+/** The blocks of a text in order: code apart, the rest as sanitised HTML. `sources` are what `[1]`, … cite. */
+export function markdownBlocks(text: string, sources: readonly Source[] = []): Block[] {
   const tokens = marked.lexer(text);
   return tokens
     .filter((token) => token.type !== 'space')
     .map((token) =>
       token.type === 'code'
         ? { kind: 'code', text: (token as Tokens.Code).text, language: ((token as Tokens.Code).lang ?? '').split(/\s/)[0]! }
-        : { kind: 'html', html: blockHtml(token, tokens.links, files) },
+        : { kind: 'html', html: blockHtml(token, tokens.links, sources) },
     );
 }

@@ -63,9 +63,17 @@ function activeOf(unit: Unit, children: Map<string, Message[]>): Message {
   return chosen ?? unit.messages.find((message) => children.has(message.id)) ?? unit.messages[0]!;
 }
 
-/** Names of the files that an answer's annotations cite, each at its number less one. */
-export function citedFiles(message: Message): string[] {
-  const names: string[] = [];
-  for (const note of message.annotations ?? []) names[note.number - 1] = note.filename;
-  return names;
+/** What an answer's marks cite, each at its number less one: the file, and the passage where there was one. */
+export interface Source {
+  number: number;
+  name: string;
+  quote: string;
+}
+
+export function citedSources(message: Message): Source[] {
+  const found: Source[] = [];
+  for (const { number, filename, quote } of message.annotations ?? []) {
+    found[number - 1] = { number, name: filename, quote: quote ?? '' };
+  }
+  return found;
 }

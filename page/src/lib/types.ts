@@ -91,7 +91,9 @@ export interface Message {
   exposure: Exposure | null;
   signals: Signal[];
   files?: { name: string; size: number }[];
-  annotations?: { index: number; number: number; filename: string }[];
+  annotations?: { index: number; number: number; filename: string; quote?: string }[];
+  /** Passages that an answer was given in place of whole files, numbered from 1. */
+  passages?: { name: string; text: string; part: number; parts: number }[];
 }
 
 export interface TurnDraft {
@@ -146,8 +148,13 @@ export interface Trial {
   why: string;
   share: number;
   incumbent: string;
+  most_votes: number;
+  most_days: number;
   wins?: number;
   losses?: number;
+  ties?: number;
+  win_rate_low?: number;
+  win_rate_high?: number;
   missing?: number | null;
 }
 
@@ -157,6 +164,8 @@ export interface Progress {
   total: number | null;
   share: number | null;
   seconds_left: number | null;
+  steps_per_second: number | null;
+  tokens_per_second: number | null;
   curve: [number, number][];
 }
 
@@ -203,6 +212,16 @@ export interface Run extends Progress {
   updated: number;
   error: { code: string; cause: string } | null;
   result: Record<string, string | number | boolean>;
+  prediction: Prediction | null;
+}
+
+/** What was predicted for a run, and how it came out. */
+export interface Prediction {
+  loss: number;
+  interval: [number, number];
+  created: string | null;
+  file: string;
+  score: { measured: number; relative_error: number; within_interval: boolean; made_before_run: boolean | null } | null;
 }
 
 export interface Series {
@@ -215,7 +234,8 @@ export interface FullRun {
   progress: Omit<Progress, 'curve'>;
   series: Series[];
   samples: { step: number | null; text: string }[];
-  prediction: { loss: number; interval: [number, number]; created: string | null; file: string } | null;
+  prediction: Prediction | null;
+  reports: { corpus: string; name: string; documents_in: number | null; documents_kept: number | null }[];
 }
 
 export interface Account {
@@ -238,13 +258,39 @@ export interface Key {
   revoked: number | null;
 }
 
-export interface UsageRow {
-  day?: number;
-  name?: string;
-  requests: number;
+/** A page of the API's buckets of time. */
+export interface Page<Result> {
+  data: { start_time: number; end_time: number; results: Result[] }[];
+}
+
+export interface UsageResult {
+  api_key_id: string | null;
+  model: string | null;
+  num_model_requests: number;
+  input_tokens: number;
+  output_tokens?: number;
+}
+
+export interface CostResult {
+  amount: { value: number; currency: string };
+  line_item: string | null;
+  api_key_id: string | null;
+}
+
+export interface Price {
+  id: string;
+  model: string;
+  from: number;
+  currency: string;
   input: number;
   output: number;
-  failed: number;
+}
+
+export interface Audit {
+  entries: AuditEntry[];
+  rows: number;
+  intact: boolean;
+  head: string;
 }
 
 export interface AuditEntry {
