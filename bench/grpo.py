@@ -4,7 +4,7 @@ A model of a few million weights at most is made from nothing, taught for a whil
 them right), and then trained on nothing but the reward "the number is right". Questions of the training and of the
 test are different. Before and after, the test's questions are answered greedily and by sampling at temperature 1.
 
-    .venv/bin/python bench/grpo.py [--quick] [--task reverse] [--digits 4] [--seeds 0 1 2] [--variant dapo]
+    .venv/bin/python bench/grpo.py [--quick] [--task reverse] [--digits 4] [--seeds 0 1 2] [--start 0.1 0.35]
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--task", default="reverse", choices=tuple(TASKS))
     parser.add_argument("--digits", type=int, default=4)
     parser.add_argument("--variant", default="dapo", choices=("grpo", "dr_grpo", "dapo"))
-    parser.add_argument("--sft-steps", type=int, default=112)
+    parser.add_argument("--sft-steps", type=int, default=0, help="0: as many as leave a share within --start")
+    parser.add_argument("--start", type=float, nargs=2, default=[0.1, 0.35], help="sampled right before GRPO")
     parser.add_argument("--sft-batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=190)
     parser.add_argument("--lr", type=float, default=6e-4)
@@ -77,7 +78,25 @@ def main() -> None:
             sys.stdout.flush()
 
 
-def teach(given: argparse.Namespace, seed: int, rows: list[dict[str, str]], workspace: Path) -> Artifact:
+def taught_within(given: argparse.Namespace, seed: int, rows: list[dict[str, str]], workspace: Path) -> Artifact:
+    """A model whose sampled answers to 200 questions of the training set are right as often as `--start` says.
+
+    Learning such a task is a jump within some ten steps that come sooner or later by seed: the number is bisected.
+    """
+    if given.sft_steps:
+        return teach(given, seed, rows, workspace, given.sft_steps)
+    low, high = 60, 180
+    while True:
+        steps = (low + high) // 2
+        found = teach(given, seed, rows, workspace, steps)
+        share = float(solved(found.path, rows[:200], 1.0, 1)["share"])
+        sys.stderr.write(f"seed {seed}: {steps} steps leave {share:.1%}\n")
+        if given.start[0] <= share <= given.start[1] or high - low <= 1:
+            return found
+        low, high = (steps, high) if share < given.start[0] else (low, steps)
+
+
+def teach(given: argparse.Namespace, seed: int, rows: list[dict[str, str]], workspace: Path, steps: int) -> Artifact:
     """A model from nothing, after some steps of fine-tuning on examples."""
     folder = workspace / "base"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +115,7 @@ def teach(given: argparse.Namespace, seed: int, rows: list[dict[str, str]], work
     ]
     write_jsonl(workspace / "talks.jsonl", talks)
     settings = SftConfig(
-        model=folder, data=(workspace / "talks.jsonl",), steps=given.sft_steps, batch_size=given.sft_batch, seq_len=256,
+        model=folder, data=(workspace / "talks.jsonl",), steps=steps, batch_size=given.sft_batch, seq_len=256,
         lr=2e-3, precision="fp32", compile="off", seed=seed,
     )  # fmt: skip
     return sft(settings, workspace)
@@ -129,7 +148,7 @@ def run(given: argparse.Namespace, seed: int, workspace: Path) -> dict[str, Any]
     test, train = rows[:500], rows[500:]
     write_jsonl(workspace / "train.jsonl", train)
     write_jsonl(workspace / "test.jsonl", test[:100])
-    taught = teach(given, seed, train, workspace)
+    taught = taught_within(given, seed, train, workspace)
     began = time.monotonic()
     made = grpo(
         GrpoConfig(
@@ -149,6 +168,7 @@ def run(given: argparse.Namespace, seed: int, workspace: Path) -> dict[str, Any]
     return {
         "task": f"{given.task} of {given.digits} digits",
         "seed": seed,
+        "sft_steps": taught.manifest.metrics["steps"],
         "questions_trained_on": len(train),
         "questions_tested": len(test),
         "sampled_before": solved(taught.path, test, 1.0, 4),

@@ -2,7 +2,8 @@
 
 The harness runs its own tasks (its prompts, its metrics, its `hf` model class) in the Python that has it; only their data
 sets are pointed at local files, cut to `--limit` rows spread evenly. Ours are the suites `choice` and `last_word`. Every
-log-likelihood is compared and every figure: `acc` and `acc_bytes` of multiple choice, accuracy and perplexity of LAMBADA.
+log-likelihood is compared (ours are kept to four decimals) and every figure: `acc` and `acc_bytes` of multiple choice,
+accuracy and perplexity of LAMBADA.
 Our models open every document with a token, as in training; the harness does so when it is told to (`add_bos_token`)
 and the tokenizer names the token, so it gets a copy of the folder with that name in `tokenizer_config.json`.
 
@@ -18,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 PACK = Path(os.environ.get("CAUSERIE_DATA", "../shared/data")) / "eval"
@@ -35,19 +35,11 @@ PARQUET = {
 """The harness's task → the data pack's file that it is run on."""
 BLIMP = ("anaphor_gender_agreement", "principle_A_case_1", "wh_island")
 PEER = r"""
-import json, sys
-from pathlib import Path
-import lm_eval
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._yaml_loader import load_yaml  # noqa
-"""
-PEER = r"""
 import glob, json, os, sys
-import datasets, lm_eval, yaml
+import lm_eval, yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-model, folder, out, threads = sys.argv[1:]
+model, folder, out = sys.argv[1:]
 home = os.path.join(os.path.dirname(lm_eval.__file__), "tasks")
 places = {}
 for path in glob.glob(home + "/**/*.yaml", recursive=True):
@@ -62,9 +54,10 @@ for name in names:
             "validation_split": "validation", "test_split": None}
     if name == "hellaswag":
         task |= {"process_docs": None, "doc_to_target": "{{gold}}"}
+    if name != "lambada_openai":
+        task["metric_list"] = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_bytes")]
     with open(f"{folder}/tasks/{name}.yaml", "w") as file:
         yaml.safe_dump(task, file)
-    text = open(places[name]).read()
 lm = HFLM(pretrained=model, device="cpu", dtype="float32", batch_size=4, add_bos_token=True, max_length=1024)
 done = lm_eval.simple_evaluate(model=lm, tasks=["ours_" + n for n in names], bootstrap_iters=0, log_samples=True,
                                task_manager=TaskManager(include_path=folder + "/tasks"))
@@ -75,7 +68,6 @@ for name in names:
         "log_p": [float(r[0]) for s in samples for r in s["filtered_resps"]],
         "greedy": [bool(r[1]) for s in samples for r in s["filtered_resps"]],
         "figures": {k.split(",")[0]: v for k, v in done["results"]["ours_" + name].items() if isinstance(v, float)},
-        "first": [str(a) for a in list(samples[0]["arguments"].values() if isinstance(samples[0]["arguments"], dict) else samples[0]["arguments"])[:1]],
     }
 json.dump({"version": lm_eval.__version__, "found": found}, open(out, "w"))
 """
@@ -99,8 +91,12 @@ def main() -> None:
         for task in args.tasks:
             write_rows(task, args.limit, rows)
         answer = harness(args, Path(place), rows)
-        print(f"lm-evaluation-harness {answer['version']} against causerie, {args.model.name}, {args.limit} rows a task")
-        print(f"{'task':26s} {'rows':>5s} {'acc':>17s} {'acc_bytes / ppl':>23s}  largest |Δ log p|, greedy flags that differ")
+        print(
+            f"lm-evaluation-harness {answer['version']} against causerie, {args.model.name}, {args.limit} rows a task"
+        )
+        print(
+            f"{'task':26s} {'rows':>5s} {'acc':>23s} {'acc_bytes (perplexity)':>23s}  largest |Δ log p|; greedy flags that differ"
+        )
         worst = [compare(args, task, rows, answer["found"][task], Path(place)) for task in args.tasks]
     print(f"largest difference of all log-likelihoods: {max(worst):.2e} nats")
 
@@ -126,7 +122,7 @@ def write_rows(task: str, limit: int, folder: Path) -> None:
         import zipfile
 
         with zipfile.ZipFile(PACK / "blimp_jsonl.zip") as archive:
-            (name,) = [name for name in archive.namelist() if name.endswith(f"/{task.removeprefix('blimp_')}.jsonl")]
+            name = next(name for name in archive.namelist() if Path(name).name == f"{task}.jsonl")
             rows = [json.loads(line) for line in archive.read(name).decode().splitlines()]
     (folder / f"{name_of(task)}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in spread(rows, limit)))
 
@@ -144,7 +140,7 @@ def harness(args: argparse.Namespace, place: Path, rows: Path) -> dict:
     tokenizer = load_tokenizer(args.model)
     settings.setdefault("bos_token", next(text for text, id in tokenizer.special.items() if id == tokenizer.eot_id))
     (copy / "tokenizer_config.json").write_text(json.dumps(settings))
-    command = [args.peer_python, "-W", "ignore", "-c", PEER, str(copy), str(rows), str(out), "1"]
+    command = [args.peer_python, "-W", "ignore", "-c", PEER, str(copy), str(rows), str(out)]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(place / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **offline})
     if done.returncode:
@@ -176,10 +172,10 @@ def compare(args: argparse.Namespace, task: str, rows: Path, theirs: dict, place
         mine = [value for item in result.items for value in item.detail["log_p"]]
         name = result.metrics[0].name
         ours = [estimate(result, f"{name}.sum", seed=0).value, estimate(result, name, seed=0).value]
-        others = [theirs["figures"]["acc"], theirs["figures"].get("acc_bytes", theirs["figures"].get("acc_norm"))]
+        others = [theirs["figures"]["acc"], theirs["figures"]["acc_bytes"]]
     worst = max(abs(a - b) for a, b in zip(mine, theirs["log_p"], strict=True))
-    columns = "  ".join(f"{a:.4f} / {'-' if b is None else format(b, '.4f')}" for a, b in zip(ours, others, strict=True))
-    print(f"{task:26s} {len(result.items):5d}  {columns}  {worst:.1e}{flags}", flush=True)
+    columns = " ".join(f"{f'{a:.4f} / {b:.4f}':>23s}" for a, b in zip(ours, others, strict=True))
+    print(f"{task:26s} {len(result.items):5d} {columns}  {worst:.1e}{flags}", flush=True)
     return worst
 
 

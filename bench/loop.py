@@ -108,18 +108,28 @@ def live(
     return [found[index] for index in order]
 
 
+def cut(found: Duels, limit: int) -> Duels:
+    """The first so many decisive votes."""
+    return replace(found, outcomes=found.outcomes[:limit], voters=found.voters[:limit])
+
+
+def decided(found: Duels, limit: int, coalition: float = CanaryConfig.coalition) -> str:
+    """The canary's decision within so many decisive votes."""
+    settings = CanaryConfig(max_duels=limit, min_people=5, coalition=coalition)
+    status = decide(cut(found, limit), settings).status
+    return "undecided" if status == "running" else status
+
+
 def canary(found: Duels, limit: int) -> tuple[str, int]:
     """The canary's decision within so many decisive votes, and how many it took."""
-    settings = CanaryConfig(max_duels=limit)
-    decision = decide(replace(found, outcomes=found.outcomes[:limit]), settings)
-    if decision.status in ("running", "undecided"):
-        return "undecided", limit
-    low, high = settings.min_duels, len(found.outcomes[:limit])
+    status = decided(found, limit)
+    if status == "undecided":
+        return status, limit
+    low, high = CanaryConfig.min_duels, len(found.outcomes[:limit])
     while low < high:  # the first moment: decisions stay decided
         middle = (low + high) // 2
-        early = decide(replace(found, outcomes=found.outcomes[:middle]), settings).status
-        low, high = (low, middle) if early == decision.status else (middle + 1, high)
-    return decision.status, low
+        low, high = (low, middle) if decided(found, middle) == status else (middle + 1, high)
+    return status, low
 
 
 def rate(hits: int, rounds: int) -> str:
@@ -144,7 +154,7 @@ def table(rounds: int) -> None:
             rng = np.random.default_rng([seed, round(target * 100)])
             both = Policies(rng, shift)
             through = gate_passes(rng, both, 96)
-            status, votes = canary(duels(live(rng, both, 2500, 40), 200), 1000)
+            status, votes = canary(duels(live(rng, both, 2500, 40), 200, 5), 1000)
             passed += through
             promoted += status == "promoted"
             back += status == "rolled_back"
@@ -164,10 +174,14 @@ def budgets(rounds: int) -> None:
         hits = dict.fromkeys(limits, 0)
         for seed in range(rounds):
             rng = np.random.default_rng([seed, 7, round(target * 100)])
-            found = duels(live(rng, Policies(rng, shift), 5000, 40), 0)
+            found = duels(live(rng, Policies(rng, shift), 5000, 40), 0, 5)
             for limit in limits:
-                hits[limit] += canary(found, limit)[0] == "promoted"
+                hits[limit] += decided(found, limit) == "promoted"
         print(f"{target:>14.0%}  " + "  ".join(f"{rate(hits[limit], rounds):>22}" for limit in limits))
+
+
+SHARES = (0.0, 0.05, 0.1)
+"""Shares of the voters without whom the evidence must suffice; the second is the default."""
 
 
 def adversaries(rounds: int) -> None:
@@ -175,17 +189,40 @@ def adversaries(rounds: int) -> None:
     print(
         "\nan equally good candidate, 40 honest users with 1000 votes, trolls who always vote for it: wrong promotions"
     )
-    print(f"{'trolls x votes':>16}  {'every vote counts':>22}  {'nobody far ahead':>22}")
+    shares = "  ".join(f"{f'and without {share:.0%}':>22}" for share in SHARES[1:])
+    print(f"{'trolls x votes':>16}  {'every vote counts':>22}  {'nobody far ahead':>22}  {shares}")
     shift = shift_for(0.5)
-    for trolls, each in ((0, 0), (1, 200), (1, 1000), (3, 300)):
-        hits = {False: 0, True: 0}
+    for trolls, each in ((0, 0), (1, 200), (1, 1000), (2, 300), (3, 300), (5, 300)):
+        hits = dict.fromkeys((None, *SHARES), 0)
         for seed in range(rounds):
             rng = np.random.default_rng([seed, 11, trolls, each])
             votes = live(rng, Policies(rng, shift), 1000, 40, trolls, each)
             anonymous = [replace(vote, user=str(index)) for index, vote in enumerate(votes)]
-            hits[False] += canary(duels(anonymous, 0), 2000)[0] == "promoted"
-            hits[True] += canary(duels(votes, 200, 5), 2000)[0] == "promoted"
-        print(f"{f'{trolls} x {each}':>16}  {rate(hits[False], rounds):>22}  {rate(hits[True], rounds):>22}")
+            hits[None] += decided(duels(anonymous, 0), 2000, 0.0) == "promoted"
+            said = duels(votes, 200, 5)
+            for share in SHARES:
+                hits[share] += decided(said, 2000, share) == "promoted"
+        cells = "  ".join(f"{rate(count, rounds):>22}" for count in hits.values())
+        print(f"{f'{trolls} x {each}':>16}  {cells}")
+
+
+def distrust(rounds: int) -> None:
+    """What it costs to convince without some of the voters: power by share left out, 40 honest users."""
+    limits = (1000, 2000, 4000)
+    print("\npower of the canary by the share of voters without whom it must convince (rounded up; 40 honest users)")
+    print(f"{'true win rate':>14}  {'left out':>8}  " + "  ".join(f"{f'{limit} votes':>22}" for limit in limits))
+    for target in (0.55, 0.6):
+        shift = shift_for(target)
+        hits = {share: dict.fromkeys(limits, 0) for share in SHARES}
+        for seed in range(rounds):
+            rng = np.random.default_rng([seed, 17, round(target * 100)])
+            found = duels(live(rng, Policies(rng, shift), 10_000, 40), 0, 5)
+            for share in SHARES:
+                for limit in limits:
+                    hits[share][limit] += decided(found, limit, share) == "promoted"
+        for share, counts in hits.items():
+            cells = "  ".join(f"{rate(count, rounds):>22}" for count in counts.values())
+            print(f"{target:>14.0%}  {share:>8.0%}  {cells}")
 
 
 def recovery(rounds: int) -> None:
@@ -208,7 +245,7 @@ def recovery(rounds: int) -> None:
                 if gate_passes(rng, both, 96, share):
                     alone = min(alone, step) if turn < 2 else alone
                     live_votes = live(rng, both, 1500, 40)
-                    if canary(duels(live_votes, 200), 1000)[0] == "promoted":
+                    if decided(duels(live_votes, 200, 5), 1000) == "promoted":
                         quality += step
                 lowest = min(lowest, quality)
                 if turn >= 2 and recovered is None and quality >= 0:
@@ -233,7 +270,7 @@ def main() -> None:
     rounds = 20 if asked.quick else asked.rounds
     if not asked.only_real:
         start = time.perf_counter()
-        for part in (table, budgets, adversaries, recovery):
+        for part in (table, budgets, adversaries, distrust, recovery):
             part(rounds)
         print(f"\n{time.perf_counter() - start:.0f} s")
     if asked.real or asked.only_real:

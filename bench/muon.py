@@ -40,7 +40,6 @@ ARMS: dict[str, dict[str, object]] = {
 }
 SWEPT = ("muon", "adamw")
 EXTRAS = ("embed_norm", "residual_scales", "qk_gain")
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 SWEEP_SEED = 0
 
 
@@ -50,7 +49,7 @@ def main() -> None:
     made.add_argument("--shards", type=Path)
     made.add_argument("--tokenizer", type=Path)
     made.add_argument("--journal", type=Path, required=True, help="JSONL that every result is added to")
-    made.add_argument("--updates", type=int, default=300, help="updates of Muon whose time every arm gets")
+    made.add_argument("--updates", type=int, default=200, help="updates of Muon whose time every arm gets")
     made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--depth", type=int, default=3)
     made.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
@@ -114,7 +113,10 @@ def time_arms(args: argparse.Namespace) -> None:
             cpu_seconds.append(time.process_time() - cpu_began)
     row = {"what": "time", "threads": torch.get_num_threads(), "depth": args.depth}
     for name, place in (("seconds", 1), ("cpu_seconds", 2)):
-        row[name] = {arm: round(statistics.quantiles(found[place][3:], n=5)[0], 5) for arm, found in arms.items()}
+        row[name] = {
+            arm: round(statistics.quantiles(found[place][2:], n=5, method="inclusive")[0], 5)
+            for arm, found in arms.items()
+        }
     note(args, row)
     print(row, flush=True)
 
@@ -129,7 +131,7 @@ def uses(config) -> bool:
 
 def train_arms(args: argparse.Namespace) -> None:
     with ThreadPoolExecutor(args.workers) as pool:
-        best = dict(pool.map(lambda arm: (arm, sweep(args, arm)), [arm for arm in SWEPT if arm in args.arms]))
+        best = sweep(args, [arm for arm in SWEPT if arm in args.arms], pool)
         jobs = [
             {"arm": arm, "seed": seed, "factor": best.get(arm, best["muon"]), "updates": updates_of(args, arm)}
             for arm in args.arms
@@ -138,24 +140,21 @@ def train_arms(args: argparse.Namespace) -> None:
         list(pool.map(lambda job: once(args, job), jobs))
 
 
-def sweep(args: argparse.Namespace, arm: str) -> float:
-    """The best factor of the rule's learning rates: tried outwards from 1 until worse on both sides."""
-    tried = {}
-
-    def bpb(place: int) -> float:
-        if not 0 <= place < len(FACTORS):
-            return float("inf")
-        if place not in tried:
-            job = {"arm": arm, "seed": SWEEP_SEED, "factor": FACTORS[place], "updates": updates_of(args, arm)}
-            tried[place] = once(args, job)["bpb"]
-        return tried[place]
-
-    at = FACTORS.index(1.0)
-    while True:
-        lower = min((at - 1, at + 1), key=bpb)
-        if bpb(lower) >= bpb(at):
-            return FACTORS[at]
-        at = lower
+def sweep(args: argparse.Namespace, arms: list[str], pool: ThreadPoolExecutor) -> dict[str, float]:
+    """The best factor of the rule's learning rates for each arm: half, once, twice, and on while the best is at an edge."""
+    tried: dict[str, dict[float, float]] = {arm: {} for arm in arms}
+    wanted = {arm: [0.5, 1.0, 2.0] for arm in arms}
+    while any(wanted.values()):
+        jobs = [
+            {"arm": arm, "seed": SWEEP_SEED, "factor": factor, "updates": updates_of(args, arm)}
+            for arm in arms
+            for factor in wanted[arm]
+        ]
+        for job, row in zip(jobs, pool.map(lambda job: once(args, job), jobs), strict=True):
+            tried[job["arm"]][job["factor"]] = row["bpb"]
+        best = {arm: min(found, key=found.__getitem__) for arm, found in tried.items()}
+        wanted = {arm: [f for f in (best[arm] / 2, best[arm] * 2) if f not in tried[arm]] for arm in arms}
+    return best
 
 
 def updates_of(args: argparse.Namespace, arm: str) -> int:

@@ -1,10 +1,14 @@
 """How well a frozen, pretrained trunk tells which of two answers people preferred: five folds grouped by prompt.
 
 Beside it on the same pairs and folds: a bag of words (TF-IDF differences, logistic regression), "the shorter answer
-wins", and random heads on the same trunk. The trunk's last states are computed once; the head is the one that
-`causerie train reward` starts from (its ridge is chosen inside the training folds).
+wins", and random heads on the same trunk. The trunk's last states are computed once, after several blocks; the head is
+the one that `causerie train reward` starts from. Which block and which ridge are chosen inside each fold's training
+part, by a validation quarter of its conversations; every pair is tested once, by a head that saw nothing of its fold.
 
-    .venv/bin/python bench/reward.py --model FOLDER [--layers 15] [--pairs harmless-base] [--limit 0]
+    .venv/bin/python bench/reward.py --model FOLDER [--depths 9 12 15 18] [--pairs harmless-base] [--states FILE]
+
+`--states` keeps the states, so that a second run only fits heads. An answer that is too long keeps its end, where the
+reward is read.
 """
 
 from __future__ import annotations
@@ -24,15 +28,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from causerie.align import layout
-from causerie.align.objective_reward import best_ridge, fit_probe, random_heads
-from causerie.align.pairs import encode_answer, encode_prompt, fit_length
+from causerie.align import encode_answer, encode_prompt, layout
+from causerie.align.batches import length_batches
+from causerie.align.objective_reward import RIDGES, fit_probe, random_heads
 from causerie.align.rankings import Ranking
-from causerie.align.reward_model import keep_layers, read_states
+from causerie.align.shared_rows import group_hidden
 from causerie.core import CauserieError, data_pack, track
-from causerie.evals import paired_difference, wilson
+from causerie.evals import bootstrap_ratio, paired_difference
 from causerie.feedback.formats import Origin, parse_row
 from causerie.model import load_model
 from causerie.text import ChatFormat, load_chat_format
@@ -44,7 +49,8 @@ def main() -> None:
     """Read, score, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--layers", type=int, default=0)
+    parser.add_argument("--depths", type=int, nargs="+", default=[6, 9, 12, 15, 17, 18])
+    parser.add_argument("--states", type=Path, help="file that keeps the states (.safetensors)")
     parser.add_argument("--pairs", default="harmless-base")
     parser.add_argument("--seq-len", type=int, default=192)
     parser.add_argument("--limit", type=int, default=0)
@@ -60,10 +66,10 @@ def main() -> None:
             rows.append(row)
             kept.append((chosen, rejected))
     began = time.process_time()
-    states = all_states(given, rows)
+    states = kept_states(given, rows)
     seconds = time.process_time() - began
     clusters = [json.dumps(texts[int(row.id)][0][:1]) for row in rows]
-    sys.stdout.write(json.dumps(report(rows, kept, clusters, states, seconds)) + "\n")
+    sys.stdout.write(json.dumps(report(rows, kept, clusters, states, given.depths, seconds)) + "\n")
 
 
 def read_texts(path: Path, limit: int) -> list[tuple[list[dict[str, str]], str, str]]:
@@ -91,58 +97,107 @@ def encode(chat: ChatFormat, number: int, prompt: Any, chosen: str, rejected: st
         ids = encode_prompt(chat, prompt)
     except CauserieError:
         return None
-    cut, kept = fit_length(ids, (encode_answer(chat, chosen), encode_answer(chat, rejected)), length)
-    return None if kept[0] == kept[1] else Ranking(str(number), cut, kept, (0, 1))
+    first, second = (encode_answer(chat, text)[-length // 2 :] for text in (chosen, rejected))
+    if first == second or max(len(first), len(second)) < 2:
+        return None
+    return Ranking(str(number), ids[-(length - max(len(first), len(second))) :], (first, second), (0, 1))
+
+
+def kept_states(given: argparse.Namespace, rows: Sequence[Ranking]) -> Tensor:
+    """Normed states of both answers' last tokens after each of `--depths` blocks, (n, 2, depths, D).
+
+    Read from `--states` where they are there already.
+    """
+    if given.states is not None and given.states.is_file():
+        found = load_file(given.states)["states"]
+        if found.shape[:3] != (len(rows), 2, len(given.depths)):
+            sys.exit(f"{given.states} holds states of other pairs or depths: {tuple(found.shape)}")
+        return found.float()
+    found = all_states(given, rows)
+    if given.states is not None:
+        save_file({"states": found.half()}, given.states)
+    return found
 
 
 def all_states(given: argparse.Namespace, rows: Sequence[Ranking]) -> Tensor:
-    """Last states of both answers, (n, 2, D)."""
+    """`kept_states`, computed in one pass over the trunk."""
     model = load_model(given.model, dtype=torch.bfloat16).eval()
-    if given.layers:
-        keep_layers(model, given.layers)
-    found = torch.zeros((len(rows), 2, model.shape.n_embd))
+    after: dict[int, Tensor] = {}
+    for depth in given.depths:
+
+        def note(_module: Any, _inputs: Any, output: Tensor, depth: int = depth) -> None:
+            after[depth] = output
+
+        model.layers[depth - 1].register_forward_hook(note)
+    found = torch.zeros((len(rows), 2, len(given.depths), model.shape.n_embd))
     with torch.no_grad(), track("states", len(rows), "pairs") as tracker:
-        for start in range(0, len(rows), 4):
-            part = rows[start : start + 4]
-            states = read_states(model, layout([row.group for row in part]))
-            found[start : start + 4] = states.view(len(part), 2, -1)
-            tracker.advance(len(part))
+        for indices in length_batches([row.group.length for row in rows], 1024):
+            batch = layout([rows[index].group for index in indices])
+            group_hidden(model, batch)
+            for place, depth in enumerate(given.depths):
+                ends = model.norm(after[depth].reshape(-1, model.shape.n_embd)[batch["ends"]]).float()
+                found[indices, :, place] = ends.view(len(indices), 2, -1)
+            tracker.advance(len(indices))
     return found
 
 
 def report(
-    rows: Sequence[Ranking], texts: Sequence[tuple[str, str]], clusters: Sequence[str], states: Tensor, seconds: float
+    rows: Sequence[Ranking],
+    texts: Sequence[tuple[str, str]],
+    clusters: Sequence[str],
+    states: Tensor,
+    depths: Sequence[int],
+    seconds: float,
 ) -> dict[str, Any]:
     """Accuracies with intervals, and the probe's difference to the bag of words by prompt."""
     names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
-    fold = (np.random.default_rng(0).permutation(len(names)) % FOLDS)[[names[name] for name in clusters]]
-    probe, words = np.zeros(len(rows)), np.zeros(len(rows))
+    order = np.random.default_rng(0).permutation(len(names))
+    fold = (order % FOLDS)[[names[name] for name in clusters]]
+    probe, words, chosen = np.zeros(len(rows)), np.zeros(len(rows)), []
     for number in range(FOLDS):
-        inside, out = torch.from_numpy(fold != number), torch.from_numpy(fold == number)
-        values = {"ranks": torch.tensor([[0, 1]] * int(inside.sum())), "weight": torch.ones(int(inside.sum()))}
-        l2 = best_ridge(states[inside], values, [rows[i].prompt for i in inside.nonzero().flatten().tolist()], 0)
-        head = fit_probe(states[inside], values, l2=l2)
-        probe[fold == number] = (((states[out, 0] - states[out, 1]) @ head) > 0).numpy()
-        words[fold == number] = bag_of_words(texts, fold != number)[fold == number]
+        inside, out = fold != number, torch.from_numpy(fold == number)
+        validation = inside & ((order // FOLDS % 4 == 0)[[names[name] for name in clusters]])
+        place, l2 = choose(states, inside & ~validation, validation)
+        chosen.append({"depth": depths[place], "ridge": l2})
+        head = head_of(states[:, :, place], inside, l2)
+        probe[fold == number] = (((states[out, 0, place] - states[out, 1, place]) @ head) > 0).numpy()
+        words[fold == number] = bag_of_words(texts, inside)[fold == number]
     lengths = np.array([[len(c) for c in row.completions] for row in rows])
     shorter = np.where(lengths[:, 0] < lengths[:, 1], 1.0, np.where(lengths[:, 0] == lengths[:, 1], 0.5, 0.0))
-    place, sizes = [names[name] for name in clusters], np.bincount([names[name] for name in clusters]).astype(float)
-    difference = paired_difference((np.bincount(place, probe), sizes), (np.bincount(place, words), sizes), seed=0)
+    place_of = [names[name] for name in clusters]
+    sizes = np.bincount(place_of).astype(np.float64)
+    sums = [np.bincount(place_of, found).astype(np.float64) for found in (probe, words)]
+    by_prompt = [bootstrap_ratio(found, sizes, seed=0) for found in sums]
     return {
         "pairs": len(rows),
-        "probe": figure(probe),
-        "bag_of_words": figure(words),
-        "probe_minus_bag": str(difference),
+        "conversations": len(names),
+        "probe": str(by_prompt[0]),
+        "bag_of_words": str(by_prompt[1]),
+        "probe_minus_bag": str(paired_difference((sums[0], sizes), (sums[1], sizes), seed=0)),
+        "chosen_in_each_fold": chosen,
         "shorter_wins": round(float(shorter.mean()), 4),
-        "untrained_heads": random_heads(states, torch.tensor([[0, 1]] * len(rows)), 0),
+        "untrained_heads": random_heads(states[:, :, -1], torch.tensor([[0, 1]] * len(rows)), 0),
         "cpu_seconds_for_states": round(seconds, 1),
     }
 
 
-def figure(right: np.ndarray) -> str:
-    """Accuracy with its 95 % interval."""
-    interval = wilson(int(right.sum()), len(right))
-    return str(interval)
+def choose(states: Tensor, train: np.ndarray, validation: np.ndarray) -> tuple[int, float]:
+    """The depth's place and the ridge whose head, fitted on `train`, is right most often on `validation`."""
+    apart = torch.from_numpy(validation)
+    scores = {}
+    for place in range(states.shape[2]):
+        difference = states[apart, 0, place] - states[apart, 1, place]
+        for l2 in RIDGES:
+            head = head_of(states[:, :, place], train, l2)
+            scores[place, l2] = float(((difference @ head) > 0).float().mean())
+    return max(scores, key=lambda one: scores[one])
+
+
+def head_of(states: Tensor, inside: np.ndarray, l2: float) -> Tensor:
+    """The head fitted on some pairs of `(n, 2, D)` states."""
+    count = int(inside.sum())
+    values = {"ranks": torch.tensor([[0, 1]] * count), "weight": torch.ones(count)}
+    return fit_probe(states[torch.from_numpy(inside)], values, l2=l2)
 
 
 def bag_of_words(texts: Sequence[tuple[str, str]], inside: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ async def offered(url: str, headers: dict[str, str], rate: float, seconds: float
     port, body = int(url.rpartition(":")[2]), json.dumps(QUESTION).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nApi-Key: {headers['api-key']}\r\n"
     asking = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     begun = time.perf_counter()
 
     async def one(at: float) -> None:

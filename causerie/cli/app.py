@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import sys
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -70,14 +73,45 @@ def dispatch(tokens: list[str]) -> None:
         config: Annotated[Path | None, Parameter(help="TOML file with the command's values.")] = None,
     ) -> None:
         sources: list[object] = [Env("CAUSERIE_", command=True)]
-        if config is not None and config.exists() and not config.is_file():
-            raise CauserieError("CAU-7004", "not a file", where=str(config), fix="give --config FILE.toml")
         if config is not None:
+            _check_toml(config)
             sources.append(Toml(config, must_exist=True, use_commands_as_keys=False))
         app.config = sources
         app(rest, exit_on_error=False, print_error=False)
 
     app.meta([hide_dash(token) for token in tokens], exit_on_error=False, print_error=False)
+
+
+def _check_toml(path: Path) -> None:
+    """Refuse a file that is there and no TOML.
+
+    Raises:
+        CauserieError: CAU-7004.
+    """
+    if not path.exists():
+        return  # the parser says so itself
+    fix = "give --config FILE.toml"
+    if not path.is_file():
+        raise CauserieError("CAU-7004", "not a file", where=str(path), fix=fix)
+    try:
+        tomllib.loads(path.read_bytes().decode("utf-8"))
+    except ValueError as error:
+        raise CauserieError("CAU-7004", f"not TOML: {error}", where=str(path), fix=fix) from error
+
+
+def _check_words(tokens: list[str]) -> None:
+    """Refuse words that are no UTF-8: most of what would hold them (JSON, Parquet, the database) cannot.
+
+    Raises:
+        CauserieError: CAU-7001.
+    """
+    for token in tokens:
+        try:
+            token.encode()
+        except UnicodeEncodeError as error:
+            shown = token.encode("utf-8", "backslashreplace").decode()
+            fix = "rename it, or give the folder that it lies in"
+            raise CauserieError("CAU-7001", f"the word is no UTF-8: {error.reason}", where=shown, fix=fix) from error
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -88,7 +122,10 @@ def main(arguments: list[str] | None = None) -> None:
     """
     tokens = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin ruin everything on a busy machine
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without é gets \\xe9, not a traceback
     try:
+        _check_words(tokens)
         dispatch(tokens)
     except Finding as finding:
         stderr_console().print(str(finding), markup=False, highlight=False)
@@ -109,9 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.filename is None and not isinstance(error, FileNotFoundError):
-            raise
-        _fail(_unusable(error), tokens)
+        _fail(_unusable(error, tokens), tokens)
     except ModuleNotFoundError as error:
         if error.name not in OPTIONAL:
             raise
@@ -119,13 +154,14 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(0)
 
 
-def _unusable(error: OSError) -> CauserieError:
-    """The error for a path that the system would not let us use."""
+def _unusable(error: OSError, tokens: list[str]) -> CauserieError:
+    """The error for a path, or a full disk, that the system would not let us use."""
+    where = str(error.filename or "causerie " + " ".join(tokens))
     if isinstance(error, FileNotFoundError):
         return CauserieError("CAU-1001", "no such file", where=str(error.filename or error), fix="check the path")
-    return CauserieError(
-        "CAU-7004", str(error.strerror), where=str(error.filename), fix="check the path and its rights"
-    )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    fix = "free some space, then run the same command again" if full else "check the path and its rights"
+    return CauserieError("CAU-7004", error.strerror or str(error), where=where, fix=fix)
 
 
 def _fail(error: CauserieError, tokens: list[str]) -> None:

@@ -96,7 +96,7 @@ def _places(workspace: Path) -> list[Check]:
     free = shutil.disk_usage(place).free
     pack = data_pack()
     return [
-        ("workspace", os.access(place, os.W_OK), str(workspace), "choose another --workspace"),
+        ("workspace", place.is_dir() and os.access(place, os.W_OK), str(workspace), "choose another --workspace"),
         ("free disk", free >= FREE_NEEDED, f"{free / 1e9:.1f} GB", "3 GB are needed for the demo with the starter"),
         (
             "data pack",

@@ -8,12 +8,12 @@ import itertools
 import json
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from causerie.core import Artifact, Finding, plain, workspace_path
 
@@ -79,7 +79,7 @@ def command_for(
     for item in ordered:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if item.name in positional else inspect.Parameter.KEYWORD_ONLY
         default = inspect.Parameter.empty if item.default is MISSING else item.default
-        flag = Parameter(help=docs.get(item.name, ""), negative_iterable=())
+        flag = _flag(hints[item.name], item.default, docs.get(item.name, ""))
         note = Annotated.__class_getitem__((hints[item.name], flag))  # type: ignore[attr-defined]
         parameters.append(inspect.Parameter(item.name, kind, default=default, annotation=note))
     parameters.sort(key=lambda p: p.kind)
@@ -101,6 +101,33 @@ def command_for(
     run.__doc__ = doc
     run.__name__ = function.__name__
     return run
+
+
+def _flag(hint: Any, default: Any, text: str) -> Parameter:
+    """How a field is read: a tuple takes several words or its flag again; `--empty-NAME` clears one that has values."""
+    if get_origin(hint) is tuple:
+        return Parameter(help=text, consume_multiple=1, negative_iterable="empty-" if default else ())
+    if hint in (int, int | None):
+        return Parameter(help=text, converter=whole_number)
+    return Parameter(help=text)
+
+
+def whole_number(_hint: Any, tokens: Sequence[Token]) -> int | None:
+    """An integer as people write it: `4096`, `1_000`, `0x10`, `1e6`; 1.5 is none, and is not made one.
+
+    Raises:
+        ValueError: the text is no integer.
+    """
+    text = tokens[0].value
+    if text.lower() in ("none", "null") and type(None) in get_args(_hint):
+        return None
+    try:
+        return int(text, 0)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(f"{text} is no whole number") from None
+        return int(text) if text.isdecimal() else int(number)
 
 
 def show(result: Any, as_json: bool, say: Callable[[Any], str] | None = None) -> None:

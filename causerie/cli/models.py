@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from causerie import hub
 from causerie.cli.flags import JSON, WORKSPACE, show
 from causerie.core import CauserieError, Finding, workspace_path
-from causerie.store import open_store
+from causerie.store import Store, open_store
 
 app = App(
     name="models",
@@ -25,6 +25,8 @@ def list_models(name: str | None = None, *, workspace: WORKSPACE = None, json: J
     """List registered versions; the promoted one of each name is marked."""
     with open_store(workspace_path(workspace)) as store:
         rows = [version.as_dict() for version in hub.list_versions(store, name)]
+        if name is not None and not rows:
+            raise hub.unknown_model(store, name)
     show({"versions": rows}, json, lambda r: "\n".join(_line(v) for v in r["versions"]) or "no versions yet")
 
 
@@ -65,15 +67,24 @@ def import_(
             _refuse_flags_of_folders(name, licence, promote)
             version = register_starter(StarterConfig(vocabulary=vocabulary), folder, store)
         else:
-            from causerie.model import check_model
+            version = _import_folder(store, folder, Path(source), name, licence, promote)
+    show(version.as_dict(), json, lambda v: f"{v['ref']} ({v['status']}): {v['artifact']}\nlicence: {v['licence']}")
 
-            path = Path(source)
-            if path.is_dir():
-                check_model(path)
-            status: Literal["promoted", "candidate"] = "promoted" if promote else "candidate"
-            called = name or path.absolute().name
-            version = hub.import_model(store, folder, path, called, licence=licence, status=status)
-    show(version.as_dict(), json, lambda v: f"{v['ref']}: {v['artifact']}\nlicence: {v['licence']}")
+
+def _import_folder(
+    store: Store, workspace: Path, path: Path, name: str | None, licence: str, promote: bool
+) -> hub.Version:
+    from causerie.model import check_model
+
+    if path.is_dir():
+        hub.folder_kind(path)
+        check_model(path)
+    status: Literal["promoted", "candidate"] = "promoted" if promote else "candidate"
+    called = path.absolute().name if name is None else name
+    version = hub.import_model(store, workspace, path, called, licence=licence, status=status)
+    if promote and version.status == "candidate":  # it was here already
+        return hub.promote(store, version.ref, actor="cli", reason="imported again")
+    return version
 
 
 def _refuse_flags_of_folders(name: str | None, licence: str, promote: bool) -> None:

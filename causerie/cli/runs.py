@@ -19,9 +19,18 @@ RUN = Annotated[str, Parameter(help="Name of the run's folder, or the beginning 
 def list_runs(*, workspace: WORKSPACE = None, json: JSON = False) -> None:
     """List runs, newest first."""
     folders = [path.parent for path in (workspace_path(workspace) / "runs").glob("*/run.json")]
-    states = sorted((read_run(folder) for folder in folders), key=lambda s: s["updated"], reverse=True)
-    rows = [{key: state[key] for key in ("id", "kind", "name", "status", "updated")} for state in states]
+    rows = sorted(map(_row, folders), key=lambda row: row["updated"], reverse=True)
     show({"runs": rows}, json, lambda result: "\n".join(_line(row) for row in result["runs"]) or "no runs yet")
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    """A run in short; one that cannot be read does not hide the others."""
+    try:
+        state = read_run(folder)
+    except CauserieError as error:
+        facts = {"id": folder.name, "kind": "", "name": "", "status": "damaged"}
+        return {**facts, "updated": folder.stat().st_mtime, "cause": error.cause}
+    return {key: state[key] for key in ("id", "kind", "name", "status", "updated")}
 
 
 @app.command(name="show")
@@ -69,4 +78,5 @@ def find_run(workspace: Path, name: str) -> Path:
 
 def _line(row: dict[str, Any]) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["updated"]))
-    return f"{when}  {row['status']:8}  {row['id']}"
+    why = f": {row['cause']}" if "cause" in row else ""
+    return f"{when}  {row['status']:8}  {row['id']}{why}"

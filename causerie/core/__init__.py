@@ -20,6 +20,7 @@ from causerie.core.artifact import (
 from causerie.core.crash import crashpoint
 from causerie.core.errors import CauserieError, Finding, Stopped, need_package
 from causerie.core.files import (
+    cannot_write,
     read_json,
     read_jsonl,
     sha256_file,
@@ -48,6 +49,7 @@ __all__ = [
     "Tracker",
     "artifact_key",
     "artifact_path",
+    "cannot_write",
     "code_digest",
     "content_key",
     "crashpoint",

@@ -15,17 +15,18 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from causerie import __version__
 from causerie.core.crash import crashpoint
 from causerie.core.errors import CauserieError
 from causerie.core.files import cannot_write, fsync_folder, fsync_tree, read_json, sha256_file, sha256_json, write_json
+from causerie.core.workspace import folder_name
 
 MANIFEST = "manifest.json"
 
@@ -154,11 +155,11 @@ def write_artifact(
 
     Raises:
         CauserieError: CAU-1007 when the disk is full or the folder cannot be written; CAU-1009 when something that
-            is no such artifact stands at `place`.
+            is no such artifact stands at `place`, or what this one is made from.
     """
     final = place if exact else artifact_path(place, kind, name, key)
     if exact:
-        _check_replaceable(final, kind)
+        _check_replaceable(final, kind, (inputs or {}).values())
     beside = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.part"
     try:
         beside.mkdir(parents=True)
@@ -200,18 +201,28 @@ def _is_elsewhere(error: OSError, folder: Path) -> bool:
     return isinstance(name, str) and not Path(name).absolute().is_relative_to(folder.absolute())
 
 
-def _check_replaceable(final: Path, kind: str) -> None:
-    """Refuse to put an artifact in the place of anything but nothing, an empty folder or an artifact of its kind."""
+def _check_replaceable(final: Path, kind: str, inputs: Iterable[str] = ()) -> None:
+    """Refuse to put an artifact in the place of anything but nothing, an empty folder or an artifact of its kind.
+
+    One that the new artifact is made from (its key is among `inputs`) stays, too.
+    """
     if not final.exists() or (final.is_dir() and not any(final.iterdir())):
         return
+    key = ""
     try:
-        held = read_manifest(final).kind if final.is_dir() else "file"
+        held = "file"
+        if final.is_dir():
+            manifest = read_manifest(final)
+            held, key = manifest.kind, manifest.key
     except CauserieError:
         held = "folder of other things"
     if held != kind:
         cause = f"a {held} stands where the {kind} should be written"
         fix = "choose a new folder for --out, or delete this one"
         raise CauserieError("CAU-1009", cause, where=str(final), fix=fix)
+    if key in inputs:
+        cause = f"the new {kind} would take the place of the {kind} that it is made from"
+        raise CauserieError("CAU-1009", cause, where=str(final), fix="choose a new folder for --out")
 
 
 def _move_into_place(beside: Path, final: Path) -> None:
@@ -226,8 +237,12 @@ def _move_into_place(beside: Path, final: Path) -> None:
 
 
 def artifact_path(workspace: Path, kind: str, name: str, key: str) -> Path:
-    """Where an artifact lives: `<workspace>/<kind>/<name>-<key8>`."""
-    return workspace / kind / f"{name}-{key[:8]}"
+    """Where an artifact lives: `<workspace>/<kind>/<name>-<key8>`.
+
+    Raises:
+        CauserieError: CAU-1011 when the name cannot be that of a folder.
+    """
+    return workspace / kind / f"{folder_name(name)}-{key[:8]}"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -236,23 +251,54 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         CauserieError: CAU-1001 when there is none, CAU-1003 when it cannot be read.
     """
+    if folder.is_file():
+        fix = "give the folder of an artifact"
+        raise CauserieError("CAU-1001", "a file, where an artifact's folder is needed", where=str(folder), fix=fix)
     value = read_json(folder / MANIFEST)
     try:
         files = tuple(FileEntry(**entry) for entry in value.pop("files", ()))
-        return Manifest(**{**value, "files": files, "notices": tuple(value.get("notices", ()))})
+        manifest = Manifest(**{**value, "files": files, "notices": tuple(value.get("notices", ()))})
     except (TypeError, AttributeError) as error:
-        raise CauserieError(
-            "CAU-1003", f"not a manifest: {error}", where=str(folder / MANIFEST), fix="delete the folder and rebuild it"
-        ) from error
+        raise _no_manifest(folder, str(error)) from error
+    for record in (manifest, *files):
+        for name, kind in _FIELDS[type(record)].items():
+            if not isinstance(getattr(record, name), kind):
+                raise _no_manifest(folder, f"{name} is {getattr(record, name)!r}")
+    for entry in files:
+        if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts:
+            raise _no_manifest(folder, f"{entry.path} leads out of the folder")
+    return manifest
 
 
-def open_artifact(folder: Path, verify: Literal["size", "digest"] = "size") -> Artifact:
+_FIELDS: Final[dict[type, dict[str, type]]] = {
+    Manifest: dict.fromkeys(("kind", "name", "key", "created"), str)
+    | dict.fromkeys(("inputs", "config", "metrics", "seeds", "versions"), dict),
+    FileEntry: {"path": str, "bytes": int, "sha256": str},
+}
+"""What the fields of a manifest must be."""
+
+
+def _no_manifest(folder: Path, cause: str) -> CauserieError:
+    fix = "delete the folder and rebuild it"
+    return CauserieError("CAU-1003", f"not a manifest: {cause}", where=str(folder / MANIFEST), fix=fix)
+
+
+def open_artifact(folder: Path, verify: Literal["size", "digest"] = "size", *, kind: str = "") -> Artifact:
     """Open a finished artifact, checking each file's presence and size (and digest on demand).
 
+    Args:
+        folder: the artifact's folder.
+        verify: what is compared with the manifest.
+        kind: what it must be; "" for anything.
+
     Raises:
-        CauserieError: CAU-1002 naming the first file that is missing or differs.
+        CauserieError: CAU-1001 when there is none, CAU-1010 when it is of another kind, CAU-1002 naming the first file
+            that is missing or differs.
     """
     manifest = read_manifest(folder)
+    if kind and manifest.kind != kind:
+        cause = f"the folder holds {manifest.kind}, {kind} is needed"
+        raise CauserieError("CAU-1010", cause, where=str(folder), fix=f"give a folder of kind {kind}")
     for entry in manifest.files:
         path = folder / entry.path
         if not path.is_file():
@@ -280,15 +326,19 @@ def find_artifact(workspace: Path, kind: str, name: str, key: str) -> Artifact |
     return artifact if artifact.key == key else None
 
 
-def existing_artifact(out: Path | None, workspace: Path, kind: str, name: str, key: str) -> Artifact | None:
+def existing_artifact(
+    out: Path | None, workspace: Path, kind: str, name: str, key: str, inputs: Mapping[str, str] | None = None
+) -> Artifact | None:
     """The finished artifact with this key, at `out` when that is given, else in the workspace; None: it must be made.
 
     Raises:
-        CauserieError: CAU-1009 when something that is no such artifact stands at `out`: found before the work is done.
+        CauserieError: CAU-1009 when something that is no such artifact, or one of the `inputs` (role → key), stands at
+            `out`: found before the work is done. CAU-1011 for a name that cannot be a folder's.
     """
+    folder_name(name)
     if out is None:
         return find_artifact(workspace, kind, name, key)
-    _check_replaceable(out, kind)
+    _check_replaceable(out, kind, (inputs or {}).values())
     try:
         artifact = open_artifact(out)
     except CauserieError:

@@ -14,6 +14,9 @@ ERRORS: Final = {
     "CAU-1007": "Writing failed: no space, no permission or a read-only folder.",
     "CAU-1008": "An optional package is not installed.",
     "CAU-1009": "Something that must not be overwritten stands where an artifact should be written.",
+    "CAU-1010": "An artifact is of another kind than is needed here.",
+    "CAU-1011": "A name or path cannot be used for a folder.",
+    "CAU-1012": "A run's folder is damaged.",
 }
 """Codes raised by this room and what each means; every room has such a table in its `errors.py`."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,13 +50,17 @@ def fsync_tree(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
+    """Write a file so that a reader sees the old content or the new, never a part, whoever else writes it meanwhile.
+
+    Half surrogate pairs (names of files that are no UTF-8) are written as `\\udce9`, which JSON reads back.
 
     Raises:
         CauserieError: CAU-1007 when the disk is full or the folder cannot be written.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    if not path.name:
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, "it is a folder"))
+    beside = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
@@ -64,7 +71,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         os.replace(beside, path)
         fsync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -72,7 +80,7 @@ def cannot_write(path: Path, error: OSError) -> CauserieError:
     """CAU-1007 for a failed write: names the file, what the system said, and the space that is free there."""
     return CauserieError(
         "CAU-1007",
-        f"cannot write {path.name}: {error.strerror or error}{_free_space(path)}",
+        f"cannot write {path.name or path}: {error.strerror or error}{_free_space(path)}",
         where=str(path),
         fix="free some space or choose another --workspace, then run the same command again",
     )
@@ -112,17 +120,25 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         CauserieError: CAU-1006 with the line number of the first line that is not a JSON object.
     """
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise _bad_line(path, number, str(error)) from error
-            if not isinstance(value, dict):
-                raise _bad_line(path, number, f"a JSON object was expected, found {type(value).__name__}")
-            yield value
+            if line.strip():
+                yield parse_line(line, path, number)
+
+
+def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        CauserieError: CAU-1006 with the file and the line's number when there is none.
+    """
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _bad_line(path, number, str(error)) from error
+    if not isinstance(value, dict):
+        raise _bad_line(path, number, f"a JSON object was expected, found {type(value).__name__}")
+    return value
 
 
 def _bad_line(path: Path, number: int, cause: str) -> CauserieError:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from causerie.core.errors import CauserieError, Finding, Stopped
-from causerie.core.files import read_json, write_json
+from causerie.core.files import parse_line, read_json, write_json
+from causerie.core.workspace import folder_name
 
 Status = Literal["running", "done", "refused", "failed", "stopped"]
 
@@ -60,9 +61,9 @@ def open_run(workspace: Path, kind: str, name: str, key: str, config: Mapping[st
     The status on leaving is "done"; "refused" after `Finding`, "stopped" after `Stopped`, "failed" otherwise.
 
     Raises:
-        CauserieError: CAU-1004 when another process owns it.
+        CauserieError: CAU-1004 when another process owns it, CAU-1011 for a name that cannot be a folder's.
     """
-    folder = workspace / "runs" / f"{kind}-{name}-{key[:8]}"
+    folder = workspace / "runs" / f"{kind}-{folder_name(name)}-{key[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+", encoding="utf-8") as lock:
         _take(lock, folder)
@@ -128,8 +129,16 @@ def _error_dict(error: BaseException) -> dict[str, str]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The content of a run's `run.json`; a run whose owner died while running reads as "stopped"."""
+    """The content of a run's `run.json`; a run whose owner died while running reads as "stopped".
+
+    Raises:
+        CauserieError: CAU-1001 and CAU-1003 for the file, CAU-1012 when it does not say what a run is.
+    """
     state: dict[str, Any] = read_json(folder / "run.json")
+    kinds: dict[str, Any] = {**dict.fromkeys(("id", "kind", "name", "status"), str), "updated": (int, float)}
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        cause, fix = "run.json does not say what the run is", "delete the run's folder"
+        raise CauserieError("CAU-1012", cause, where=str(folder / "run.json"), fix=fix)
     if state["status"] == "running" and not is_owned(folder):
         state["status"] = "stopped"
     return state
@@ -138,17 +147,23 @@ def read_run(folder: Path) -> dict[str, Any]:
 def is_owned(folder: Path) -> bool:
     """Whether a living process owns the run."""
     try:
-        with open(folder / "lock", "a+", encoding="utf-8") as lock:
+        with open(folder / "lock", "rb") as lock:  # for reading: others' runs may be looked at, too
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two readers do not take each other for owners
             return False
+    except FileNotFoundError:
+        return False
     except OSError:
         return True
 
 
 def read_events(folder: Path, after: int = 0) -> list[dict[str, Any]]:
-    """Events of a run from line `after` on; a last line still being written is left out."""
+    """Events of a run from line `after` on; a last line still being written is left out.
+
+    Raises:
+        CauserieError: CAU-1006 with the number of the first line that is no JSON object.
+    """
     path = folder / "events.jsonl"
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines[after:]]
+    return [parse_line(line, path, number) for number, line in enumerate(lines[after:], after + 1)]

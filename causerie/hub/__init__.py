@@ -17,8 +17,9 @@ from causerie.hub.registry import (
     set_card,
     version_by_key,
 )
-from causerie.hub.resolve import ResolvedModel, resolve, weights_key
+from causerie.hub.resolve import ResolvedModel, folder_kind, resolve, weights_key
 from causerie.hub.rights import Rights, rights_of
+from causerie.hub.suggest import unknown_model
 from causerie.hub.terms import combine_licences
 from causerie.hub.transfer import export_model, import_model
 from causerie.hub.verify import Verification, verify_version
@@ -38,6 +39,7 @@ __all__ = [
     "audited",
     "combine_licences",
     "export_model",
+    "folder_kind",
     "get_version",
     "import_model",
     "lineage",
@@ -55,6 +57,7 @@ __all__ = [
     "rollback",
     "set_card",
     "trace_answer",
+    "unknown_model",
     "verify_audit",
     "verify_version",
     "version_by_key",

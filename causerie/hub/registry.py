@@ -287,10 +287,19 @@ def _parent(connection: Connection, ref: str) -> Version:
     return found
 
 
-def _check_new(name: str, status: str, artifact: Artifact) -> None:
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a model.
+
+    Raises:
+        CauserieError: CAU-5002.
+    """
     if _NAME.fullmatch(name) is None:
         fix = "use lower-case letters, digits, dots, dashes and underscores, at most 64"
         raise CauserieError("CAU-5002", f"{name!r} is not a model name", where="name", fix=fix)
+
+
+def _check_new(name: str, status: str, artifact: Artifact) -> None:
+    check_name(name)
     if status not in STATUSES:
         raise CauserieError("CAU-5002", f"no status {status!r}", where="status", fix=f"one of {', '.join(STATUSES)}")
     if artifact.manifest.kind not in ("model", "adapter"):

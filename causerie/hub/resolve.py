@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from causerie.core import CauserieError, open_artifact, sha256_file, sha256_json
+from causerie.core import CauserieError, open_artifact, read_manifest, sha256_file, sha256_json
 from causerie.hub.registry import Version, get_version, version_by_key
 from causerie.hub.suggest import unknown_model
 from causerie.store import Store
@@ -40,6 +40,8 @@ def resolve(store: Store | None, workspace: Path, ref: str) -> ResolvedModel:
         CauserieError: CAU-5001 when nothing has this name (with what is near), CAU-5004 when the folder is no model,
             CAU-1002 when an artifact is damaged.
     """
+    if not ref:
+        raise unknown_model(store, ref, workspace)
     folder = Path(ref).expanduser()
     is_path = "/" in ref or ref.startswith((".", "~"))
     if store is not None and not is_path:
@@ -63,10 +65,8 @@ def _registered(workspace: Path, version: Version) -> ResolvedModel:
 
 def _folder(store: Store | None, folder: Path) -> ResolvedModel:
     if (folder / "manifest.json").is_file():
+        folder_kind(folder)
         artifact = open_artifact(folder)
-        if artifact.manifest.kind not in ("model", "adapter"):
-            cause = f"the folder holds a {artifact.manifest.kind}, not a model"
-            raise CauserieError("CAU-5004", cause, where=str(folder), fix="give a model or adapter folder")
         version = version_by_key(store, artifact.key) if store else None
         name = version.ref if version else artifact.path.name
         return ResolvedModel(folder, artifact.key, artifact.manifest.kind, name, version)
@@ -74,11 +74,17 @@ def _folder(store: Store | None, folder: Path) -> ResolvedModel:
 
 
 def folder_kind(folder: Path) -> str:
-    """ "model" or "adapter", by the files of a Hugging Face folder.
+    """ "model" or "adapter", by the manifest or the files of a Hugging Face folder.
 
     Raises:
         CauserieError: CAU-5004 when it is neither.
     """
+    if (folder / "manifest.json").is_file():
+        kind = read_manifest(folder).kind
+        if kind not in ("model", "adapter"):
+            cause = f"the folder holds a {kind}, not a model"
+            raise CauserieError("CAU-5004", cause, where=str(folder), fix="give a model or adapter folder")
+        return kind
     if (folder / "adapter_config.json").is_file() and (folder / "adapter_model.safetensors").is_file():
         return "adapter"
     if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from causerie.core import CauserieError, artifact_key, find_artifact, open_artifact, write_artifact, write_atomic
+from causerie.core import (
+    CauserieError,
+    artifact_key,
+    cannot_write,
+    find_artifact,
+    open_artifact,
+    write_artifact,
+    write_atomic,
+)
 from causerie.hub.audit import record_audit
 from causerie.hub.card import model_card
-from causerie.hub.registry import Status, Version, get_version, register
+from causerie.hub.registry import Status, Version, check_name, get_version, register
 from causerie.hub.resolve import folder_kind, resolve, weights_key
 from causerie.hub.rights import rights_of
+from causerie.hub.terms import combine_licences
 from causerie.store import Store
 
 SUFFIXES: Final = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
@@ -35,8 +45,10 @@ def import_model(
     A folder that is an artifact already is registered where it lies.
 
     Raises:
-        CauserieError: CAU-5004 when the folder holds no safetensors model, CAU-1007 when it cannot be copied.
+        CauserieError: CAU-5002 for the name, CAU-5004 when the folder holds no safetensors model, CAU-1007 when it
+            cannot be copied, CAU-5003 when it is registered already under another licence.
     """
+    check_name(name)
     if (folder / "manifest.json").is_file():
         artifact = open_artifact(folder, verify="digest")
     else:
@@ -52,7 +64,11 @@ def import_model(
             there = draft.artifact
         assert there is not None
         artifact = there
-    return register(store, workspace, name, artifact, licence=licence, notices=notices, status=status, actor=actor)
+    version = register(store, workspace, name, artifact, licence=licence, notices=notices, status=status, actor=actor)
+    if licence and combine_licences([version.licence, licence]) != version.licence:
+        cause = f"{version.ref} is registered already, under {version.licence}"
+        raise CauserieError("CAU-5003", cause, where="licence", fix="leave the licence out, or give another name")
+    return version
 
 
 def export_model(store: Store, workspace: Path, ref: str, out: Path, *, actor: str = "causerie") -> Path:
@@ -61,25 +77,27 @@ def export_model(store: Store, workspace: Path, ref: str, out: Path, *, actor: s
     Every file's digest is checked on the way. An adapter is exported as an adapter.
 
     Raises:
-        CauserieError: CAU-5001 when it is not registered, CAU-5004 when `out` exists, CAU-1002 when it is damaged.
+        CauserieError: CAU-5001 when it is not registered, CAU-5004 when `out` exists, CAU-1002 when it is damaged,
+            CAU-1007 when it cannot be written; then nothing is left there.
     """
     version = get_version(store, ref)
     found = resolve(store, workspace, version.ref)
     artifact = open_artifact(found.path, verify="digest")
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise CauserieError("CAU-5004", "the folder is not empty", where=str(out), fix="choose a new folder for --out")
-    record_audit(
-        store,
-        actor,
-        "export",
-        version.ref,
-        {"key": version.key, "bytes": sum(f.bytes for f in artifact.manifest.files)},
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    for entry in artifact.manifest.files:
-        target = out / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(artifact.path / entry.path, target)
-    write_atomic(out / "README.md", model_card(store, workspace, version.ref))
-    write_atomic(out / "NOTICE", rights_of(version).text())
+    detail = {"key": version.key, "bytes": sum(entry.bytes for entry in artifact.manifest.files)}
+    record_audit(store, actor, "export", version.ref, detail)
+    beside = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        for entry in artifact.manifest.files:
+            target = beside / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact.path / entry.path, target)
+        write_atomic(beside / "README.md", model_card(store, workspace, version.ref))
+        write_atomic(beside / "NOTICE", rights_of(version).text())
+        beside.replace(out)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return out

@@ -2,8 +2,9 @@
 
 A step's tokens come to the model as one row, `(1, N)`: single tokens of decoding sequences first, then chunks of
 prompts. All linear layers thus see one large matrix; only here are the sequences told apart. For each layer the new
-keys and values are written to their blocks first, then every group of queries reads its sequences' blocks: the
-decoding sequences as one padded batch, each chunk by itself.
+keys and values are written to their blocks first, then the decoding sequences are answered as one padded batch from
+their blocks, and each chunk by itself (`chunks`): a prompt's first chunk from the keys at hand, a later one from its
+blocks.
 
 Query heads that share a key-value head are folded into the query positions, so keys are never repeated. Blocks that
 lie one after the other, as those of a sequence alone mostly do, are read where they are and not copied.
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from causerie.infer.chunks import attend_chunk
 from causerie.infer.scheduler import Work
 
 
@@ -62,8 +64,8 @@ class KeyValueCache:
 class View:
     """Which slots a group reads in the layers of one window, and what it may see of them."""
 
-    mask: Tensor | None
-    """(rows, 1, G * T or 1, S) of the cache's type: 0 where a query may look, -inf elsewhere; None: it sees all."""
+    mask: Tensor | None = None
+    """(rows, 1, 1, S) of the cache's type: 0 where a single token may look, -inf elsewhere; None: it sees all."""
     table: Tensor | None = None
     """(rows * blocks,) int64; None for one sequence whose slots lie one after the other, `first` to `last`."""
     first: int = 0
@@ -72,12 +74,16 @@ class View:
 
 @dataclass(frozen=True)
 class Group:
-    """Queries that are answered by one attention call: `rows` sequences of `length` tokens from token `first` on."""
+    """Queries that are answered together: `rows` single tokens from token `first` on, or one chunk of `length`."""
 
     first: int
     rows: int
     length: int
     views: dict[int | None, View]
+    seen: dict[int | None, int]
+    """Of a chunk, by window: how many keys its view shows before the end of the chunk."""
+    fresh: bool = False
+    """Whether the chunk begins its sequence: all that it sees is in the step itself."""
 
 
 class BlockAttend:
@@ -96,46 +102,64 @@ class BlockAttend:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Answer q `(1, H, N, Dh)` from the cache after writing k, v `(1, Hkv, N, Dh)`; returns `(1, H, N, Dh)`."""
         self.cache.write(layer, self.slots, k[0].transpose(0, 1), v[0].transpose(0, 1))
-        n_kv_head = k.shape[1]
-        answers = [self._answer(layer, group, q, n_kv_head) for group in self.groups]
+        answers = [
+            self._singles(layer, group, q, k.shape[1]) if group.length == 1 else self._chunk(layer, group, q, k, v)
+            for group in self.groups
+        ]
         return answers[0] if len(answers) == 1 else torch.cat(answers, dim=2)
 
-    def _answer(self, layer: int, group: Group, q: Tensor, n_kv_head: int) -> Tensor:
+    def _singles(self, layer: int, group: Group, q: Tensor, n_kv_head: int) -> Tensor:
         n_head, head_dim = q.shape[1], q.shape[3]
-        share, rows, length = n_head // n_kv_head, group.rows, group.length
-        view = group.views[self.windows[layer]]
+        rows, view = group.rows, group.views[self.windows[layer]]
         keys, values = self.cache.read(layer, view, rows)
-        asked = q[0, :, group.first : group.first + rows * length]
-        folded = asked.reshape(n_kv_head, share, rows, length, head_dim).permute(2, 0, 1, 3, 4)
-        folded = folded.reshape(rows, n_kv_head, share * length, head_dim)
+        asked = q[0, :, group.first : group.first + rows]
+        folded = asked.reshape(n_kv_head, -1, rows, head_dim).permute(2, 0, 1, 3)
         out = scaled_dot_product_attention(folded, keys, values, attn_mask=view.mask, scale=self.scale)
-        out = out.reshape(rows, n_kv_head, share, length, head_dim).permute(1, 2, 0, 3, 4)
-        return out.reshape(1, n_head, rows * length, head_dim)
+        return out.permute(1, 2, 0, 3).reshape(1, n_head, rows, head_dim)
+
+    def _chunk(self, layer: int, group: Group, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        window, part = self.windows[layer], slice(group.first, group.first + group.length)
+        if group.fresh:
+            keys, values = k[:, :, part], v[:, :, part]
+        else:
+            keys, values = self.cache.read(layer, group.views[window], 1)
+            keys, values = keys[:, :, : group.seen[window]], values[:, :, : group.seen[window]]
+        return attend_chunk(q[:, :, part], keys, values, self.scale, window)
 
 
-def plan_attend(
-    cache: KeyValueCache, work: Many[Work], windows: Many[int | None], *, share: int, scale: float
-) -> BlockAttend:
+def plan_attend(cache: KeyValueCache, work: Many[Work], windows: Many[int | None], *, scale: float) -> BlockAttend:
     """The `Attend` for a step's work, single tokens first.
 
     Args:
         cache: where keys and values are.
         work: as `Batch.ordered` gives it.
         windows: for each layer how many positions back a query may look, None for all.
-        share: query heads per key-value head.
         scale: factor of the dot products.
     """
     singles = [item for item in work if item.count == 1]
     grouped = [singles] if singles else []
     grouped += [[item] for item in work if item.count > 1]
-    kinds = set(windows)
     groups, first = [], 0
     for items in grouped:
-        views = {window: _view(cache, items, window, share) for window in kinds}
-        groups.append(Group(first, len(items), items[0].count, views))
+        groups.append(_group(cache, first, items, set(windows)))
         first += len(items) * items[0].count
     slots = torch.tensor([slot for item in work for slot in _slots(item, cache.block_size)], device=cache.device)
     return BlockAttend(cache, slots, groups, windows, scale)
+
+
+def _group(cache: KeyValueCache, first: int, items: list[Work], windows: set[int | None]) -> Group:
+    length = items[0].count
+    if length > 1 and items[0].start == 0:
+        return Group(first, 1, length, {}, {}, fresh=True)
+    views = {window: _view(cache, items, window) for window in windows}
+    end = items[0].start + length
+    seen = {
+        window: end - (_earliest(items[0], window) // cache.block_size * cache.block_size)
+        if view.table is not None
+        else view.last - view.first
+        for window, view in views.items()
+    }
+    return Group(first, len(items), length, views, seen)
 
 
 def _slots(work: Work, block_size: int) -> list[int]:
@@ -146,44 +170,37 @@ def _slots(work: Work, block_size: int) -> list[int]:
     ]
 
 
-def _view(cache: KeyValueCache, items: list[Work], window: int | None, share: int) -> View:
+def _earliest(work: Work, window: int | None) -> int:
+    """The first position that any of the tokens may look at."""
+    return 0 if window is None else max(0, work.start - window + 1)
+
+
+def _view(cache: KeyValueCache, items: list[Work], window: int | None) -> View:
     size, length = cache.block_size, items[0].count
-    firsts = [0 if window is None else max(0, item.start - window + 1) // size for item in items]
+    firsts = [_earliest(item, window) // size for item in items]
     tables = [
         item.sequence.blocks[first : -(-(item.start + length) // size)]
         for item, first in zip(items, firsts, strict=True)
     ]
     if len(items) == 1 and _consecutive(tables[0]):
-        return _straight_view(cache, items[0], window, share, tables[0][0] * size - firsts[0] * size)
+        shift = (tables[0][0] - firsts[0]) * size  # slot = position + shift
+        return View(None, None, _earliest(items[0], window) + shift, items[0].start + length + shift)
     width = max(map(len, tables))
     padded = [block for table in tables for block in table + [0] * (width - len(table))]
-    starts = torch.tensor([[item.start, first * size] for item, first in zip(items, firsts, strict=True)])
-    queries = starts[:, :1, None] + torch.arange(length)[None, :, None]
-    keys = starts[:, 1:, None] + torch.arange(width * size)[None, None, :]
-    mask = _mask(cache, queries, keys, window, share)
+    mask = None
+    if length == 1:
+        starts = torch.tensor([[item.start, first * size] for item, first in zip(items, firsts, strict=True)])
+        mask = _mask(cache, starts[:, :1], starts[:, 1:] + torch.arange(width * size), window)
     return View(mask, torch.tensor(padded, device=cache.device))
 
 
-def _straight_view(cache: KeyValueCache, item: Work, window: int | None, share: int, shift: int) -> View:
-    """The view of one sequence whose slots lie one after the other: position + `shift`."""
-    end = item.start + item.count
-    first = 0 if window is None else max(0, item.start - window + 1)
-    mask = None
-    if item.count > 1:
-        queries = torch.arange(item.start, end)[None, :, None]
-        mask = _mask(cache, queries, torch.arange(first, end)[None, None, :], window, share)
-    return View(mask, None, first + shift, end + shift)
-
-
-def _mask(cache: KeyValueCache, queries: Tensor, keys: Tensor, window: int | None, share: int) -> Tensor:
-    """(rows, 1, share * T, S), or (rows, 1, 1, S) for single tokens."""
+def _mask(cache: KeyValueCache, queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """(rows, 1, 1, S) for the positions of single tokens (rows, 1) and of their keys (rows, S)."""
     hidden = keys > queries
     if window is not None:
         hidden = hidden | (keys <= queries - window)
     mask = torch.zeros(hidden.shape, dtype=cache.dtype).masked_fill_(hidden, float("-inf"))
-    if queries.shape[1] > 1:
-        mask = mask.repeat(1, share, 1)
-    return mask[:, None].to(cache.device)
+    return mask[:, None, None].to(cache.device)
 
 
 def _consecutive(blocks: list[int]) -> bool:

@@ -248,8 +248,7 @@ class Engine:
         if self._captured is not None:
             attend = plan_paged(self.cache, work, self._windows, shape.scale, self._captured.kernel)
         else:
-            share = shape.n_head // shape.n_kv_head
-            attend = plan_attend(self.cache, work, self._windows, share=share, scale=shape.scale)
+            attend = plan_attend(self.cache, work, self._windows, scale=shape.scale)
         return cast(Tensor, self.model(inputs[:1], positions=inputs[1:], attend=attend)[0])
 
     def _capture(self) -> CapturedDecode | None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from causerie.core import CauserieError, sha256_json
 from causerie.hub import get_version, list_versions, promote, record_audit, refuse, retire, set_card
+from causerie.loop.coalition import evidence_of, people_left_out
 from causerie.loop.config import CanaryConfig
 from causerie.loop.duels import Duels, duels, live_votes
 from causerie.loop.sequential import confidence_sequence, duels_left, log_evidence, log_evidence_path
@@ -154,19 +155,41 @@ def decide(found: Duels, settings: CanaryConfig, days: float = 0.0) -> Decision:
         why = f"not enough evidence: {_told(wins, losses)} after {days:.1f} days; the incumbent stays"
         return Decision("undecided", why, _figures(found, settings))
     figures = _figures(found, settings)
-    left = figures["missing"]
-    told = f"about {left} more decisive votes if they go on like this" if left else "the votes lean to neither side"
-    return Decision("running", f"on trial: {_told(wins, losses)}; {told}", figures)
+    return Decision("running", f"on trial: {_told(wins, losses)}; {_lacking(figures)}", figures)
+
+
+def _lacking(figures: dict[str, Any]) -> str:
+    """What a trial still waits for, in words."""
+    if figures["missing"] is None:
+        return "the votes lean to neither side"
+    if figures["missing"] == 0 and figures["wins"] > figures["losses"]:
+        left_out = figures["left_out"]
+        return f"enough in all, but not without the {left_out} of {figures['people']} people who spoke most for it"
+    return f"about {figures['missing']} more decisive votes if they go on like this"
 
 
 def _first_decided(found: Duels, settings: CanaryConfig) -> int | None:
-    """Duels after which either side's evidence sufficed for the first time; None when it never did."""
+    """Duels after which either side's evidence sufficed for the first time; None when it never did.
+
+    For the candidate it must suffice without the people who spoke most for it (`coalition`); for the incumbent, whose
+    return harms nobody, everybody's evidence is enough.
+    """
     wins = np.cumsum(found.outcomes, dtype=int)
     losses = np.arange(1, len(wins) + 1) - wins
-    better = log_evidence_path(wins, losses) >= math.log(1 / settings.alpha)
+    needed = math.log(1 / settings.alpha)
+    better = log_evidence_path(wins, losses) >= needed
     worse = log_evidence_path(losses, wins) >= math.log(1 / settings.harm_alpha)
-    crossed = np.flatnonzero((better | worse)[settings.min_duels - 1 : settings.max_duels])
-    return int(crossed[0]) + settings.min_duels if len(crossed) else None
+    allowed = slice(settings.min_duels - 1, settings.max_duels)
+    harmed = np.flatnonzero(worse[allowed])
+    last = int(harmed[0]) + settings.min_duels if len(harmed) else None
+    moments = np.flatnonzero(better[allowed]) + settings.min_duels
+    if last is not None:
+        moments = moments[moments < last]
+    for part in np.array_split(moments, range(64, len(moments), 64)) if len(moments) else ():
+        sure = np.flatnonzero(evidence_of(found, part, settings) >= needed)
+        if len(sure):
+            return int(part[sure[0]])
+    return last
 
 
 def _told(wins: int, losses: int) -> str:
@@ -192,10 +215,18 @@ def _figures(found: Duels, settings: CanaryConfig) -> dict[str, Any]:
         "win_rate_low": round(low, 4),
         "win_rate_high": round(high, 4),
         "evidence": round(math.exp(min(log_evidence(wins, losses), 50.0)), 3),
+        "evidence_without_keenest": round(math.exp(min(_without_keenest(found, settings), 50.0)), 3),
+        "left_out": people_left_out(found, settings),
         "evidence_of_harm": round(math.exp(min(log_evidence(losses, wins), 50.0)), 3),
         "needed": round(1 / settings.alpha, 3),
         "missing": duels_left(max(wins, losses), min(wins, losses), settings.alpha),
     }
+
+
+def _without_keenest(found: Duels, settings: CanaryConfig) -> float:
+    if not found.outcomes:
+        return 0.0
+    return float(evidence_of(found, np.array([len(found.outcomes)]), settings)[0])
 
 
 def _end(store: Store, canary: Canary, decision: Decision) -> Canary:

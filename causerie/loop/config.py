@@ -32,6 +32,9 @@ class CanaryConfig:
     """Days after which an undecided candidate is laid aside."""
     max_per_user: int = 200
     """Votes of one user that count; the first ones. 0 means no cap."""
+    coalition: float = 0.05
+    """Share of the voters, rounded up, without whom the evidence for the candidate must suffice too, whoever they are;
+    0 trusts everybody. Not applied where one person's votes are enough (`min_people` 1)."""
 
     def check(self) -> None:
         """Refuse settings that cannot be.
@@ -42,6 +45,8 @@ class CanaryConfig:
         for field, top in (("share", 1.0), ("alpha", 0.5), ("harm_alpha", 0.5)):
             if not 0 < getattr(self, field) <= top:
                 raise _bad(field, getattr(self, field), f"a number above 0 and at most {top:g}")
+        if not 0 <= self.coalition < 0.5:
+            raise _bad("coalition", self.coalition, "a number from 0 to below 0.5")
         for field in ("min_duels", "min_people", "max_duels", "max_days"):
             if not getattr(self, field) > 0:
                 raise _bad(field, getattr(self, field), "a number above 0")

@@ -34,6 +34,8 @@ class Duels:
     thumbs: int
     in_line: int = 0
     """Votes of users who are ahead of the others' average; they count when the others have caught up."""
+    voters: tuple[tuple[str, ...], ...] = ()
+    """By duel, who decided it: one person by a choice, two (or one twice) by thumbs that met."""
 
     @property
     def wins(self) -> int:
@@ -84,7 +86,7 @@ def duels(votes: Iterable[LiveVote], max_per_user: int, min_people: int = 1) -> 
     waiting = len(tally.queues[0]) + len(tally.queues[1])
     return Duels(
         tuple(tally.outcomes), tally.ties, waiting, len(tally.counted), tally.over,
-        tally.kinds["choice"], tally.kinds["thumb"], sum(map(len, tally.lines.values())),
+        tally.kinds["choice"], tally.kinds["thumb"], sum(map(len, tally.lines.values())), tuple(tally.voters),
     )  # fmt: skip
 
 
@@ -96,8 +98,9 @@ class _Tally:
         self.given: Counter[str] = Counter()
         self.counted: Counter[str] = Counter()
         self.lines: dict[str, deque[LiveVote]] = {}
-        self.queues: tuple[list[bool], list[bool]] = [], []
+        self.queues: tuple[deque[LiveVote], deque[LiveVote]] = deque(), deque()
         self.outcomes: list[bool] = []
+        self.voters: list[tuple[str, ...]] = []
         self.kinds: Counter[str] = Counter()
         self.total = self.ties = self.over = 0
 
@@ -123,22 +126,19 @@ class _Tally:
         self.counted[vote.user] += 1
         self.total += 1
         self.kinds[vote.kind] += 1
-        if vote.kind == "thumb":
-            pair = _meet(vote, self.queues)
-            if pair is not None:
-                self.ties += pair[0] == pair[1]
-                self.outcomes += [] if pair[0] == pair[1] else [pair[0]]
+        if vote.kind != "thumb":
+            return self._settle(vote.outcome, vote.user)
+        self.queues[0 if vote.candidate else 1].append(vote)
+        if all(self.queues):
+            ours, theirs = (queue.popleft() for queue in self.queues)
+            self._settle(None if ours.outcome == theirs.outcome else bool(ours.outcome), ours.user, theirs.user)
+
+    def _settle(self, outcome: bool | None, *users: str) -> None:
+        if outcome is None:
+            self.ties += 1
             return
-        self.ties += vote.outcome is None
-        self.outcomes += [] if vote.outcome is None else [vote.outcome]
-
-
-def _meet(vote: LiveVote, queues: tuple[list[bool], list[bool]]) -> tuple[bool, bool] | None:
-    """Put a thumb in its queue; the (candidate, incumbent) thumbs when one of each is there."""
-    queues[0 if vote.candidate else 1].append(bool(vote.outcome))
-    if not queues[0] or not queues[1]:
-        return None
-    return queues[0].pop(0), queues[1].pop(0)
+        self.outcomes.append(outcome)
+        self.voters.append(users)
 
 
 def live_votes(store: Store, name: str, incumbent: int, candidate: int, since: float) -> list[LiveVote]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,42 @@ def lora_targets(shape: ModelShape) -> tuple[str, ...]:
     qkv = ("qkv_proj",) if row.fused_qkv else ("q_proj", "k_proj", "v_proj")
     up = ("gate_up_proj",) if row.fused_gate_up else ("gate_proj", "up_proj") if row.gated else ("up_proj",)
     return (*qkv, "o_proj", *up, "down_proj")
+
+
+class LoraProduct(torch.autograd.Function):
+    """x Wᵀ + bias + scale · (x Aᵀ) Bᵀ with W frozen: the low-rank terms are added inside the products.
+
+    Kept for the gradient are x and scale · x Aᵀ. Within autocast the products run in the autocast dtype.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
+        """(..., in) → (..., out), in the dtype of the products."""
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        with torch.autocast(kind, enabled=False):
+            flat = x.reshape(-1, x.shape[-1]).to(dtype)
+            narrow = torch.mm(flat, a.to(dtype).T).mul_(scale)
+            out = F.linear(flat, weight.to(dtype), None if bias is None else bias.to(dtype))
+            out.addmm_(narrow, b.to(dtype).T)
+        ctx.save_for_backward(flat, narrow, weight, a, b)
+        ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, x.dtype
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to x (where wanted), A and B."""
+        flat, narrow, weight, a, b = ctx.saved_tensors
+        by_out = grads[0].reshape(-1, grads[0].shape[-1])
+        by_narrow = torch.mm(by_out, b.to(flat.dtype)).mul_(ctx.scale)
+        by_a, by_b = torch.mm(by_narrow.T, flat).to(a.dtype), torch.mm(by_out.T, narrow).to(b.dtype)
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = torch.mm(by_out, weight.to(flat.dtype)).addmm_(by_narrow, a.to(flat.dtype))
+            by_x = by_x.to(ctx.dtype).view(ctx.shape)
+        return by_x, None, None, by_a, by_b, None
 
 
 class LoraLinear(nn.Linear):
@@ -45,8 +82,16 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
+        if self._wants_product():
+            made: Tensor = LoraProduct.apply(x, self.weight, self.bias, self.lora_A, self.lora_B, self.scale)
+            return made
         narrow = F.linear(x, self.lora_A.to(x.dtype)) * self.scale
         return F.linear(x, self.weight, self.bias) + F.linear(narrow, self.lora_B.to(x.dtype))
+
+    def _wants_product(self) -> bool:
+        """Whether to take `LoraProduct`: in training, as written (a compiler fuses by itself), with whole weights."""
+        trained = torch.is_grad_enabled() and self.lora_A.requires_grad and not self.weight.requires_grad
+        return trained and not torch.compiler.is_compiling() and not hasattr(self.lora_A, "full_tensor")
 
     def merged(self) -> nn.Linear:
         """A plain layer with the low-rank term added to the weight (in float32, then rounded to its dtype)."""

@@ -103,7 +103,8 @@ async def chat_stream(
         model: `name` or `name@N`.
         messages: `{"role", "content"}` in order.
         params: how to draw.
-        meter: counts the request; its `key_id` also keeps callers' cached prompts apart. None counts nothing.
+        meter: counts the request; its `key_id` (of a signed-in person: theirs) also keeps callers' cached prompts
+            apart and says who shares the engine fairly with whom. None counts nothing.
         begun: token ids of the answer so far, to go on with one that was cut.
 
     Raises:
@@ -118,7 +119,7 @@ async def chat_stream(
         meter = meter or Meter(None, "chat", None)
         most = sampling_for(served, len(prompt), params, chat.stop_ids).max_tokens
         salt = meter.key_id or ""
-        async with pool.gate.admit(Asking(tenant="page"), 1, len(prompt) + most, served.lane, meter):
+        async with pool.gate.admit(Asking(tenant=salt or "page"), 1, len(prompt) + most, served.lane, meter):
             stream = text_stream(served, prompt, params, chat.stop_ids, salt=salt)
             with meter:
                 async with aclosing(stream):

@@ -18,8 +18,8 @@ from causerie.serve.pool import Served
 from causerie.serve.routes import ApiRoute, Office
 
 FINE_TUNED: Final = "fine_tuned_model"
-"""Kind of the stored object that says whose a fine-tuned model is; its status is "served", or "asleep" for a checkpoint,
-which is loaded when somebody asks for it."""
+"""Kind of the stored object that says whose a fine-tuned model is; its status is "served", or "asleep" for a
+checkpoint, which is loaded when somebody asks for it."""
 
 
 def model_object(name: str, served: Served) -> dict[str, Any]:

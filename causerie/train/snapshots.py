@@ -1,7 +1,7 @@
 """Snapshots: models from on the way, kept beside the result as artifacts that can be used like it.
 
-`<run>/snapshots/step-00000100/` is a whole model or adapter folder, unlike a checkpoint, which is what a run needs to go
-on with and is deleted at its end.
+`<run>/snapshots/step-00000100/` is a whole model or adapter folder. A checkpoint is another thing: what a run needs to
+go on with, deleted at its end.
 """
 
 from __future__ import annotations

@@ -17,14 +17,12 @@ from causerie.hub import register
 from causerie.store import open_store
 from causerie.text import Tokenizer
 
-from .conftest import IMPROVE, Script, Served, make_model, start_server
-from .test_page import CHROMIUM, PAYLOADS, ask, browser, page
-
-__all__ = ["browser", "page"]
+from .conftest import IMPROVE, Script, Served, ask, make_model, needs_chromium, start_server
+from .test_page import PAYLOADS
 
 AXE = Path(__file__).parents[2] / "page" / "node_modules" / "axe-core" / "axe.min.js"
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium at /usr/bin/chromium")
+pytestmark = needs_chromium
 
 
 def test_edit_a_question_and_turn_between_the_wordings(page: Page, served: Served) -> None:

@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from .conftest import Served
+from .conftest import Served, ask, needs_chromium
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-quic",
-]  # fmt: skip
-
-expect.set_options(timeout=20_000)  # machines that run this are sometimes busy
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium at /usr/bin/chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Page]:
-    """A fresh reader; anything that the browser complains about, or a request to elsewhere, fails the test."""
-    context = browser.new_context(base_url=served.url, locale="en-GB", viewport={"width": 1180, "height": 800})
-    found = context.new_page()
-    complaints: list[str] = []
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    found.on("request", lambda request: None if request.url.startswith(served.url) else complaints.append(request.url))
-    found.on("dialog", lambda dialog: dialog.accept())
-    found.goto("/")
-    yield found
-    context.close()
-    assert complaints == []
-
-
-def ask(page: Page, text: str) -> None:
-    page.get_by_label("Your message").fill(text)
-    page.keyboard.press("Enter")
-    expect(page.get_by_text("Answer finished.")).to_be_attached()
+pytestmark = needs_chromium
 
 
 def test_chat_vote_with_reasons_and_withdraw(page: Page, served: Served) -> None:

@@ -48,7 +48,7 @@ def stand_in(
 
 
 def test_paged_steps_give_the_naive_loops_tokens(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def plan(cache: Any, work: Any, windows: Any, *, share: int, scale: float) -> Any:
+    def plan(cache: Any, work: Any, windows: Any, *, scale: float) -> Any:
         return plan_paged(cache, work, windows, scale, stand_in)
 
     monkeypatch.setattr("causerie.infer.engine.plan_attend", plan)

@@ -67,9 +67,12 @@ def test_a_model_is_fine_tuned_and_answers(real_client: openai.OpenAI) -> None:
     assert events[0].message == "The job has successfully completed"
     losses = [event.data["train_loss"] for event in reversed(events) if event.data and "train_loss" in event.data]
     assert losses[-1] < losses[0] / 2
-    (checkpoint,) = real_client.fine_tuning.jobs.checkpoints.list(job.id)
+    checkpoint, *on_the_way = real_client.fine_tuning.jobs.checkpoints.list(job.id)
     assert checkpoint.fine_tuned_model_checkpoint == job.fine_tuned_model
     assert checkpoint.metrics.valid_loss is not None
+    last = checkpoint.step_number
+    assert [each.step_number for each in on_the_way] == [2 * -(-last // 3), -(-last // 3)]
+    check_models_on_the_way(real_client, job.fine_tuned_model, on_the_way)
     content = real_client.files.content(job.result_files[0]).text
     assert content.startswith("step,train_loss,learning_rate\n1,")
     assert [each.id for each in real_client.fine_tuning.jobs.list(metadata={"why": "test"})] == [job.id]
@@ -84,6 +87,25 @@ def test_a_model_is_fine_tuned_and_answers(real_client: openai.OpenAI) -> None:
         real_client.models.retrieve(job.fine_tuned_model)
     with pytest.raises(openai.PermissionDeniedError):
         real_client.models.delete("petit")
+
+
+def check_models_on_the_way(client: openai.OpenAI, model: str, checkpoints: list[Any]) -> None:
+    """They have OpenAI's names and figures, answer when asked, differ from each other, and can be deleted."""
+    assert all(each.metrics.train_loss > 0 for each in checkpoints)
+    names = [each.fine_tuned_model_checkpoint for each in checkpoints]
+    assert names == [f"{model}:ckpt-step-{each.step_number}" for each in checkpoints]
+    assert not {each.id for each in client.models.list()} & set(names)
+    question = [{"role": "user", "content": "Dis trois."}]
+    asked = {"messages": question, "temperature": 0, "max_tokens": 2, "logprobs": True}
+    firsts = [
+        client.chat.completions.create(model=name, **asked).choices[0].logprobs.content[0].logprob
+        for name in (*names, model)
+    ]
+    assert len({round(value, 6) for value in firsts}) == 3
+    assert client.models.retrieve(names[0]).owned_by == "default"
+    assert client.models.delete(names[0]).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model=names[0], **asked)
 
 
 @pytest.mark.slow

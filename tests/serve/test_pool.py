@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from causerie.core import CauserieError, write_artifact
-from causerie.serve import AnswerParams, ChatDelta, EnginePool, Meter, chat_stream
+from causerie.serve import AnswerParams, ChatDelta, EnginePool, Gate, Meter, chat_stream
+from causerie.store import Store
 from causerie.text import Tokenizer
-from tests.serve.conftest import ANSWER, Script
+from tests.serve.conftest import ANSWER, Script, ScriptedEngine
 
 QUESTION = [{"role": "user", "content": "Ça va ?"}]
 
@@ -181,3 +183,126 @@ def test_a_model_without_chat_format_completes_but_does_not_chat(
         assert caught.value.code == "CAU-6005"
 
     asyncio.run(run())
+
+
+def test_models_asleep_are_loaded_when_asked_for_and_few_stay_awake(pool: EnginePool, folder: Path) -> None:
+    names = [f"ft:ckpt-step-{n}" for n in range(4)]
+
+    async def run() -> None:
+        await pool.load("petit", folder, 3)
+        for name in names:
+            pool.offer(name, folder, "mine")
+        assert [name for name, _ in pool.models()] == ["petit"]
+        for name in names:
+            async with pool.lease(name, "mine") as served:
+                assert served.version.label == name
+        assert [name for name, _ in pool.models()] == ["petit", *names[-2:]]
+        async with pool.lease(names[2], "mine"), pool.lease(names[0], "mine"):  # 3 was asked for the longest ago
+            assert {name for name, _ in pool.models()} == {"petit", names[0], names[2]}
+        await pool.close()
+
+    asyncio.run(run())
+
+
+def test_two_who_ask_at_once_wake_a_model_once(pool: EnginePool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = pool.load
+
+    async def slow(name: str, *arguments: Any, **named: Any) -> Any:
+        loads.append(name)
+        await asyncio.sleep(0.02)
+        return await load(name, *arguments, **named)
+
+    monkeypatch.setattr(pool, "load", slow)
+
+    async def ask() -> None:
+        async with pool.lease("ft:ckpt-step-1", "mine"):
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        pool.offer("ft:ckpt-step-1", folder, "mine")
+        await asyncio.gather(*(ask() for _ in range(5)))
+        assert loads == ["ft:ckpt-step-1"]
+        await pool.unload("ft:ckpt-step-1")
+        with pytest.raises(CauserieError) as gone:
+            await ask()
+        assert gone.value.code == "CAU-6003"
+
+    asyncio.run(run())
+
+
+def test_a_model_asleep_is_seen_by_its_project_and_by_those_it_is_shared_with(pool: EnginePool, folder: Path) -> None:
+    async def reaches(owner: str) -> bool:
+        try:
+            async with pool.lease("ft:ckpt-step-1", owner):
+                return True
+        except CauserieError:
+            return False
+
+    async def run() -> None:
+        pool.offer("ft:ckpt-step-1", folder, "mine")
+        assert not await reaches("theirs")
+        assert pool.models() == []  # a stranger's question loads nothing
+        pool.share("ft:ckpt-step-1", ["theirs"])
+        assert await reaches("theirs")
+        pool.unshare("ft:ckpt-step-1", "theirs")
+        assert not await reaches("theirs")
+        assert await reaches("mine")
+        assert pool.folder_of("ft:ckpt-step-1", "mine") == folder
+        with pytest.raises(CauserieError):
+            pool.folder_of("ft:ckpt-step-1", "theirs")
+        await pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_busy_model_that_goes_back_to_sleep_ends_its_answer_first(
+    pool: EnginePool, folder: Path, script: Script
+) -> None:
+    script.delay = 0.01
+
+    async def run() -> None:
+        for n in range(4):
+            pool.offer(f"ckpt-{n}", folder, "page")
+        async with pool.lease("ckpt-0"):
+            pass
+        async with aclosing(chat_stream(pool, "ckpt-0", QUESTION, AnswerParams())) as stream:
+            text = (await anext(stream)).text
+            for n in (1, 2, 3):
+                async with pool.lease(f"ckpt-{n}"):
+                    pass
+            assert "ckpt-0" not in dict(pool.models())
+            text += "".join([delta.text async for delta in stream])
+        assert text == ANSWER
+        await pool.close()
+
+    asyncio.run(run())
+
+
+def test_people_at_the_page_share_the_engine_fairly(
+    folder: Path, script: Script, tokenizer: Tokenizer, store: Store
+) -> None:
+    """One who asks ten things at once delays another's one question by the turn under way, no more."""
+    script.delay = 0.002
+    ended: list[str] = []
+
+    async def run() -> None:
+        pool = EnginePool(lambda place: ScriptedEngine(place, script, tokenizer), gate=Gate(max_running=1))
+        await pool.load("petit", folder, 3)
+
+        async def ask(person: str) -> None:
+            meter = Meter(store, "/api/chat", person)
+            async with aclosing(chat_stream(pool, "petit", QUESTION, AnswerParams(), meter)) as stream:
+                async for _ in stream:
+                    pass
+            ended.append(person)
+
+        busy = [asyncio.create_task(ask("u_busy")) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        await ask("u_other")
+        await asyncio.gather(*busy)
+        await pool.close()
+
+    asyncio.run(run())
+    assert ended.index("u_other") <= 2
+    assert ended.count("u_busy") == 10

@@ -1,6 +1,6 @@
 """The models that a job makes: those it kept on the way, which sleep until they are asked for, and its result.
 
-As with OpenAI's, a model from on the way is called `NAME:ckpt-step-N`. It answers, is shared, is deleted, and is trained
+As with OpenAI's, a model from on the way is called `NAME:ckpt-step-N`. It answers, is shared, is deleted and is trained
 further like any other; it stays when the job fails or is cancelled.
 """
 

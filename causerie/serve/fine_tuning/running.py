@@ -168,6 +168,8 @@ async def _fail(office: Office, owner: str, id: str, error: dict[str, Any]) -> N
             return None
         return body | {"status": "failed", "error": error, "finished_at": int(time.time()), "estimated_finish": None}
 
+    if await office.objects.find(KIND, owner, id) is None:
+        return  # it was deleted meanwhile: there is nobody to tell
     await office.objects.change(KIND, owner, id, change)
     await tell(office, owner, id, str(error["message"]), "error")
 
