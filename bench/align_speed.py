@@ -2,7 +2,8 @@
 
 First the losses of the first five steps of both are compared (parity), then the time. TRL runs twice: as it comes
 (gradient checkpointing on, reference computed in each step) and tuned (checkpointing off, reference precomputed). Rows
-have ragged lengths; `-long` rows have prompts three times as long as their completions.
+have ragged lengths; `-long` rows have prompts three times as long as their completions. `sft` is what `causerie train sft` runs (conversations packed
+into rows of 512), `sft-shared` the same rows on the path of the preference objectives.
 
     .venv/bin/python bench/align_speed.py --peer-python /path/to/venv/bin/python [--quick] [--tasks dpo-long,grpo]
 """
@@ -42,8 +43,10 @@ from causerie.align import (
 from causerie.core import open_run, read_events
 from causerie.model import ModelShape, Transformer, init_model, load_model, save_model
 from causerie.train import Batch, LossParts, TrainSettings, fit
+from causerie.train.chat_rows import Row, lay_out, pack_rows
+from causerie.train.finetuning import answer_loss, as_batch
 
-TASKS = ("sft", "dpo-short", "dpo-long", "kto-long", "reward-long", "grpo")
+TASKS = ("sft", "sft-shared", "dpo-short", "dpo-long", "kto-long", "reward-long", "grpo")
 SHAPE = {"family": "qwen3", "n_layer": 8, "n_embd": 256, "n_head": 8, "n_kv_head": 4, "head_dim": 32, "ffn_dim": 768}
 PARITY = 5
 
@@ -65,6 +68,27 @@ class InOrder:
         """The rows of a step as one batch."""
         rows = slice(step * self.size, (step + 1) * self.size)
         return [{**layout(self.groups[rows]), **{name: value[rows] for name, value in self.values.items()}}]
+
+
+@dataclass(frozen=True)
+class PackedInOrder:
+    """The same for fine-tuning: the rows of a step packed as `causerie train sft` packs them."""
+
+    rows: Sequence[Any]
+    size: int
+    seq_len: int = 512
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """One run, one fingerprint."""
+        return str(len(self.rows))
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The conversations of a step, packed, as one batch."""
+        part = self.rows[step * self.size : (step + 1) * self.size]
+        chats = [Row((*p, *c), (0,) * len(p) + (1,) * len(c), "") for p, c in part]
+        bins = pack_rows([len(chat.ids) - 1 for chat in chats], self.seq_len, range(len(chats)))
+        return [as_batch(lay_out([[chats[i] for i in group] for group in bins], self.seq_len))]
 
 
 def main() -> None:
@@ -124,12 +148,13 @@ def write_reward(model: Transformer, folder: Path) -> None:
 
 def rows_of(task: str, settings: Mapping[str, Any]) -> list[Any]:
     """Random ids; every completion ends with id 1."""
-    rng, scale = random.Random(task), settings["scale"]
+    rng, scale = random.Random(task.removesuffix("-shared")), settings["scale"]
     prompt, answer = (384, 128) if task.endswith("long") else (128, 128)
 
     def ids(longest: float) -> list[int]:
         return [rng.randrange(3, settings["vocabulary"]) for _ in range(rng.randint(int(longest / 2), int(longest)))]
 
+    task = task.removesuffix("-shared")
     if task == "grpo":
         return [ids(256 * scale) for _ in range(settings["prompts"] * settings["steps"])]
     count, completions = settings["batch"] * settings["steps"], 1 if task in ("sft", "kto-long") else 2
@@ -164,7 +189,11 @@ def ours(folder: Path, task: str, rows: Sequence[Any], settings: Mapping[str, An
     else:
         model = load_model(folder / "model")
     began = time.perf_counter()
-    batches, objective = our_batches(kind, model, rows, settings)
+    batches: InOrder | PackedInOrder
+    if task == "sft":
+        batches, objective = PackedInOrder(rows, settings["batch"]), answer_loss
+    else:
+        batches, objective = our_batches(kind, model, rows, settings)
     with tempfile.TemporaryDirectory() as place, open_run(Path(place), kind, "bench", "key", {}) as run:
         fit(model, objective, batches, our_settings(settings), run)
         steps = [event for event in read_events(run.path) if event["event"] == "step"]

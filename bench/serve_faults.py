@@ -65,6 +65,8 @@ async def offered(url: str, headers: dict[str, str], rate: float, seconds: float
 
     async def one(at: float) -> None:
         await asyncio.sleep(max(0.0, at - time.perf_counter()))
+        while idle and idle[-1][0].at_eof():  # the server closes connections that nobody uses
+            idle.pop()[1].close()
         reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
         sent = time.perf_counter()
         writer.write(asking)
@@ -147,11 +149,13 @@ def soak(seconds: float) -> None:
                 count += 160
                 files = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
                 figures.append((time.monotonic(), megabytes(process), files))
+    minutes = [next(size for at, size, _ in figures if at - figures[0][0] >= t) for t in range(0, int(seconds) - 5, 60)]
+    print(f"S16 resident MB, minute by minute: {', '.join(f'{size:.1f}' for size in minutes)}")
     later = figures[len(figures) // 3 :]
-    minutes = max(1e-9, (later[-1][0] - later[0][0]) / 60)
+    span = max(1e-9, (later[-1][0] - later[0][0]) / 60)
     print(
         f"S16 soak of {seconds:.0f} s, {count} requests: {later[0][1]:.0f} -> {later[-1][1]:.0f} MB, "
-        f"{(later[-1][1] - later[0][1]) / minutes:+.2f} MB/min over the last two thirds (goal < 1), "
+        f"{(later[-1][1] - later[0][1]) / span:+.2f} MB/min over the last two thirds (goal < 1), "
         f"files {later[0][2]} -> {later[-1][2]}"
     )
 

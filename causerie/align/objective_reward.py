@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from causerie.align.config import RewardConfig
 from causerie.align.losses import reward_ranking_loss
 from causerie.align.objective_dpo import no_rows, wins
 from causerie.align.rankings import Ranking, ranks_tensor, read_rankings
-from causerie.align.reward_model import add_score, keep_layers, read_states, rewards, save_reward
+from causerie.align.reward_model import add_score, keep_layers, read_states, rewards, save_reward, score_weight
 from causerie.align.shared_rows import layout
 from causerie.align.stage import Events, Measured, Policy, open_policy, open_stage, train, write_result
 from causerie.align.word_baseline import bag_of_words_accuracy
@@ -56,9 +58,19 @@ def reward(config: RewardConfig, workspace: Path, *, events: Events | None = Non
         if not rows["train"].rows:
             raise no_rows(config.preferences / "pairs.jsonl", rows["train"])
         sides = {name: ranking_side(found.rows) for name, found in rows.items()}
-        baseline = start_head(config, policy, sides)
-        objective = reward_objective(config)
-        result = train(stage, policy, run, objective, sides, measure_rankings, score=rewards)
+        states = {name: read_all_states(policy, side, f"states {name}") for name, side in sides.items() if side.groups}
+        baseline = start_head(config, policy, sides, states)
+        known = KnownStates.of(sides, states) if config.head_only else None
+        result = train(
+            stage,
+            policy,
+            run,
+            reward_objective(config, known),
+            sides if known is None else known.placed(sides),
+            measure_rankings,
+            score=rewards,
+            score_side=None if known is None else lambda side: known.rewards(policy.model, side.values).detach().cpu(),
+        )
         counts = {name: {"used": len(found.rows), **found.counts} for name, found in rows.items()}
 
         def save(model: Transformer, folder: Path) -> None:
@@ -69,11 +81,44 @@ def reward(config: RewardConfig, workspace: Path, *, events: Events | None = Non
         return write_result(stage, policy, result, {**counts, **floor}, run, save)
 
 
-def reward_objective(config: RewardConfig) -> Objective:
-    """The objective that `fit` calls: per prompt the mean over its comparisons, prompts by their weight."""
+@dataclass(frozen=True)
+class KnownStates:
+    """Last states of all rows' answers, for a trunk that stays as it is: it need not be run again."""
+
+    table: Tensor
+    """(N, K, D) float32, zero where a row has fewer than K answers."""
+
+    @classmethod
+    def of(cls, sides: Mapping[str, Measured], states: Mapping[str, Tensor]) -> KnownStates:
+        """The states of all sides, one after the other."""
+        width = max(found.shape[1] for found in states.values())
+        return cls(
+            torch.cat([pad(states[name], (0, 0, 0, width - states[name].shape[1])) for name in sides if name in states])
+        )
+
+    def placed(self, sides: Mapping[str, Measured]) -> dict[str, Measured]:
+        """The sides, each row knowing its place in the table."""
+        found, start = {}, 0
+        for name, side in sides.items():
+            place = torch.arange(start, start + len(side.groups))
+            found[name] = Measured(side.groups, {**side.values, "place": place})
+            start += len(side.groups)
+        return found
+
+    def rewards(self, model: Transformer, values: Mapping[str, Tensor]) -> Tensor:
+        """Rewards of rows by their places, `(n, K)` as their ranks, zero where there is no answer."""
+        weight = score_weight(model)
+        return self.table[values["place"].cpu()].to(weight.device)[:, : values["ranks"].shape[1]] @ weight.float()
+
+
+def reward_objective(config: RewardConfig, known: KnownStates | None = None) -> Objective:
+    """The objective that `fit` calls: per prompt the mean over its comparisons, prompts by their weight.
+
+    With `known` states the head alone is run.
+    """
 
     def objective(model: Transformer, batch: Batch) -> LossParts:
-        found = by_row(rewards(model, batch), batch["ranks"])
+        found = known.rewards(model, batch) if known else by_row(rewards(model, batch), batch["ranks"])
         loss = reward_ranking_loss(found, batch["ranks"], centring=config.centring)
         weight = batch["weight"]
         best, worst = ends_of(found.detach(), batch["ranks"])
@@ -121,13 +166,18 @@ def measure_rankings(scored: Tensor, side: Measured) -> dict[str, float]:
     return found
 
 
-def start_head(config: RewardConfig, policy: Policy, sides: Mapping[str, Measured]) -> dict[str, float]:
-    """Give the model its head: the probe's, or zero. Returns what random heads score on the first states.
+def start_head(
+    config: RewardConfig, policy: Policy, sides: Mapping[str, Measured], states: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Give the model its head: the probe's, or zero. Returns what random heads score on the states given.
 
-    The states of all rows are computed once, with the trunk as given.
+    Args:
+        config: whether to look for a head, and with which ridge.
+        policy: the model.
+        sides: the rows.
+        states: their answers' last states, (n, K, D) by side, with the trunk as given.
     """
     device = policy.device
-    states = {name: read_all_states(policy, side, f"states {name}") for name, side in sides.items() if side.groups}
     shown = "heldout" if "heldout" in states else "train"
     baseline = random_heads(states[shown], sides[shown].values["ranks"], config.seed)
     weight = None

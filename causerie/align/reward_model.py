@@ -16,12 +16,11 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from causerie.align.shared_rows import group_hidden
 from causerie.core import CauserieError, read_json, write_json
-from causerie.model import FAMILIES, Transformer, load_model, lora_parameters, merge_lora, save_model
+from causerie.model import FAMILIES, Transformer, load_model, lora_parameters, merge_lora, save_model, save_tensors
 from causerie.text import load_tokenizer
 
 WEIGHTS: Final = "model.safetensors"
@@ -95,7 +94,9 @@ def save_reward(model: Transformer, folder: Path, tokenizer_from: Path, *, dtype
     tensors.pop("lm_head.weight", None)
     for shard in (*folder.glob("model-*.safetensors"), folder / INDEX):
         shard.unlink(missing_ok=True)
-    save_file({**tensors, SCORE: weight[None].float().cpu().contiguous()}, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(
+        {**tensors, SCORE: weight[None].float().cpu().contiguous()}, folder / WEIGHTS, metadata={"format": "pt"}
+    )
     config = read_json(folder / "config.json")
     architecture = str(config["architectures"][0]).replace("ForCausalLM", "ForSequenceClassification")
     architecture = architecture.replace("LMHeadModel", "ForSequenceClassification")
@@ -120,7 +121,7 @@ def load_reward(folder: Path, *, dtype: torch.dtype = torch.float32, device: str
         raise not_a_reward_model("no model with a score of one label is here", str(folder))
     with tempfile.TemporaryDirectory() as place:
         trunk = Path(place)
-        save_file(tensors, trunk / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(tensors, trunk / WEIGHTS, metadata={"format": "pt"})
         changed = {"architectures": [family.architecture], "tie_word_embeddings": True}
         (trunk / "config.json").write_text(json.dumps({**config, **changed}), encoding="utf-8")
         model = load_model(trunk, dtype=dtype, device=device)

@@ -206,11 +206,13 @@ def train(
     *,
     at_least: int = 1,
     score: Score = log_prob_sums,
+    score_side: Callable[[Measured], Tensor] | None = None,
     kept: int = 0,
 ) -> FitResult:
     """Fit the policy on `sides["train"]`, measuring every side before, after and every `eval_every` updates.
 
-    `kept` models from on the way stay beside the result; see `keep_snapshots`.
+    A side's completions are scored by `score`, or all at once by `score_side` where that is given. `kept` models from
+    on the way stay beside the result; see `keep_snapshots`.
     """
     config, rows = stage.config, sides["train"]
     batches = GroupBatches(rows.groups, rows.values, config.batch_size, config.micro_batch, config.seed, at_least)
@@ -219,7 +221,7 @@ def train(
     def figures(model: Transformer, step: int) -> dict[str, float]:
         found: dict[str, float] = {}
         for name, side in samples.items():
-            scored = policy.score(side.groups, f"measure {name}", score)
+            scored = score_side(side) if score_side else policy.score(side.groups, f"measure {name}", score)
             found |= {f"{name}_{figure}": round(value, 6) for figure, value in measure(scored, side).items()}
         return found
 

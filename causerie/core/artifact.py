@@ -7,7 +7,9 @@ the code that made it, so a stage whose key exists need not run again.
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import glob
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -160,9 +162,10 @@ def write_artifact(
     final = place if exact else artifact_path(place, kind, name, key)
     if exact:
         _check_replaceable(final, kind, (inputs or {}).values())
-    beside = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.part"
+    beside, holder = final, None
     try:
-        beside.mkdir(parents=True)
+        beside, holder = _new_draft(final)
+        _sweep(final)
         draft = Draft(beside)
         yield draft
         manifest = Manifest(
@@ -186,13 +189,56 @@ def write_artifact(
         crashpoint("artifact.after_rename")
         draft.artifact = Artifact(final, manifest)
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        _delete(beside, final)
         if _is_elsewhere(error, final.parent):
             raise
         raise cannot_write(final, error) from error
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        _delete(beside, final)
         raise
+    finally:
+        if holder is not None:
+            os.close(holder)
+
+
+def _delete(beside: Path, final: Path) -> None:
+    if beside != final:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _new_draft(final: Path) -> tuple[Path, int | None]:
+    """An empty folder beside an artifact's final place, and the lock on it, where the file system has locks.
+
+    Another process that sweeps may take a folder away before it is locked: then one more is made.
+    """
+    for _ in range(3):
+        beside = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.part"
+        beside.mkdir(parents=True)
+        holder = _held(beside)
+        if holder is not None and beside.is_dir():
+            return beside, holder
+        if holder is not None:
+            os.close(holder)
+    beside.mkdir(parents=True, exist_ok=True)
+    return beside, None
+
+
+def _held(draft: Path) -> int | None:
+    """A lock on a draft's folder that ends with this process; None where the file system has none, or another has it."""
+    try:
+        opened = os.open(draft, os.O_RDONLY)
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    return opened
+
+
+def _sweep(final: Path) -> None:
+    """Delete what killed processes left of this artifact: drafts that nobody holds."""
+    for draft in final.parent.glob(f".{glob.escape(final.name)}.*.part"):
+        if (holder := _held(draft)) is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+            os.close(holder)
 
 
 def _is_elsewhere(error: OSError, folder: Path) -> bool:

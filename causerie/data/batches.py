@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from causerie.core import open_artifact, seed_for
 from causerie.data.errors import data_error
 from causerie.data.layouts import BestFit, Layout, Row, Shard, Stream
+from causerie.data.limits import check_weights
 from causerie.data.mixture import Schedule
 
 EPOCHS_KEPT: Final = 2
@@ -137,9 +138,7 @@ class TokenBatches:
 def _weights(recorded: list[float], given: Sequence[float] | None) -> list[float]:
     if given is None:
         return recorded
-    if len(given) != len(recorded) or min(given) <= 0:
-        cause = f"{len(given)} weights for {len(recorded)} parts"
-        raise data_error("CAU-2003", cause, where="weights", fix="give each part one above 0")
+    check_weights(given, len(recorded), "parts")
     return list(given)
 
 

@@ -29,11 +29,13 @@ from causerie.core import (
     track,
     write_artifact,
 )
+from causerie.data.addresses import listed_urls
 from causerie.data.batch_store import BatchStore
 from causerie.data.cluster import curate_on_cluster, worker_count
 from causerie.data.config import DataBuildConfig
 from causerie.data.decontaminate import eval_runs, save_runs
 from causerie.data.errors import data_error
+from causerie.data.limits import check_values, check_weights
 from causerie.data.merge import Merge
 from causerie.data.plan import Unit, batches_of, bytes_read, parts_of, units_of
 from causerie.data.pool import Batch, judge_batches
@@ -71,7 +73,7 @@ def build(config: DataBuildConfig, workspace: Path) -> Artifact:
     inputs |= {"without": sha256_file(config.without)} if config.without is not None else {}
     inputs |= {f"after:{number}": content_key(path) for number, path in enumerate(config.after)}
     key = artifact_key("corpus", plain, inputs, code_digest("causerie.data"))
-    made = existing_artifact(config.out, workspace, "corpus", config.name, key)
+    made = existing_artifact(config.out, workspace, "corpus", config.name, key, inputs)
     if made is not None:
         return made
     with open_run(workspace, "corpus", config.name, key, {**asdict(config)}) as run, graceful_stop() as stop:
@@ -98,42 +100,29 @@ def build(config: DataBuildConfig, workspace: Path) -> Artifact:
 
 
 def _check(config: DataBuildConfig) -> None:
-    def refuse(field: str, cause: str, fix: str) -> None:
-        raise data_error("CAU-2003", cause, where=f"--{field.replace('_', '-')}", fix=fix)
-
     if not config.sources:
-        refuse("sources", "no source was given", "name at least one file, folder, glob or -")
-    for field in ("batch_documents", "page_seconds", "max_page_bytes", "decontaminate_ngram", "dedup_memory_mb"):
-        if getattr(config, field) <= 0:
-            refuse(field, f"{getattr(config, field)} is not positive", "give a number above 0")
-    if not 0 < config.sample <= 1:
-        refuse("sample", f"{config.sample} is no share", "give a number above 0, at most 1")
-    if not 0 < config.dedup_threshold <= 1:
-        refuse("dedup_threshold", f"{config.dedup_threshold} is no similarity", "give a number above 0, at most 1")
-    for field, length in (("max_top_ngrams", 3), ("max_repeated_ngrams", 6)):
-        if len(getattr(config, field)) != length:
-            refuse(field, f"{len(getattr(config, field))} values where {length} are needed", f"give {length} numbers")
-    if config.weights and (len(config.weights) != len(config.sources) or min(config.weights) <= 0):
-        refuse("weights", f"{len(config.weights)} weights for {len(config.sources)} sources", "give each one above 0")
+        fix = "name at least one file, folder, glob or -, before the flags: those take all words that follow them"
+        raise data_error("CAU-2003", "no source was given", where="sources", fix=fix)
+    check_values(config)
+    check_weights(config.weights, len(config.sources), "sources")
     for path in config.decontaminate:
         if not path.is_file():
             raise data_error("CAU-2009", "no such file", where=str(path), fix="check --decontaminate")
     _hint_at_swallowed(config)
-    if config.without is not None and not config.without.is_file():
-        refuse("without", f"no file {config.without}", "give a file with addresses, one a line")
+    if config.without is not None:
+        listed_urls(config.without)
     if config.quality_model is not None:
         load_quality(str(config.quality_model))
     for path in config.after:
-        open_artifact(path).file("signatures.bin")
+        open_artifact(path, kind="corpus").file("signatures.bin")
 
 
 def _hint_at_swallowed(config: DataBuildConfig) -> None:
-    """Say so when a source lies beside an evaluation file: each of those needs a `--decontaminate` of its own."""
-    beside = {(path.absolute().parent, path.suffix) for path in config.decontaminate}
-    for source in config.sources:
-        path = Path(source).absolute()
-        if (path.parent, path.suffix) in beside:
-            say(f"{source} is read as a source; to decontaminate against it write --decontaminate before it too")
+    """Say so when a second evaluation file lies beside a source: it may have been meant as a source."""
+    beside = {(Path(source).absolute().parent, Path(source).suffix) for source in config.sources}
+    for path in config.decontaminate[1:]:
+        if (path.absolute().parent, path.suffix) in beside:
+            say(f"{path} is an evaluation file here, not a source; sources come before the flags")
 
 
 def _mixture(config: DataBuildConfig) -> list[dict[str, Any]]:

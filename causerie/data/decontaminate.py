@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from zstandard import ZstdError
 
 from causerie.data.errors import data_error
 from causerie.data.filters import Hashes, View, hash_ngrams, hash_words, words_of
@@ -30,19 +32,23 @@ def eval_runs(files: tuple[Path, ...], n: int = 13) -> EvalRuns:
     """Collect the runs of words of evaluation files.
 
     Raises:
-        CauserieError: CAU-2009 when a file cannot be read.
+        CauserieError: CAU-2009 when a file cannot be read, or holds nothing that is long enough.
     """
     found: dict[int, list[Hashes]] = defaultdict(list)
     for path in files:
+        before = sum(map(len, found.values()))
         try:
             for text in _strings(path):
                 words = words_of(text)
                 length = min(n, len(words))
                 if length >= min(SHORTEST, n):
                     found[length].append(hash_ngrams(hash_words(words), length))
-        except (OSError, ValueError, EOFError, RecursionError) as error:
-            fix = "give JSONL, JSON, CSV, Parquet or text files"
+        except (OSError, ValueError, EOFError, RecursionError, zlib.error, ZstdError) as error:
+            fix = "give JSONL, JSON, CSV, Parquet or text files, in UTF-8"
             raise data_error("CAU-2009", f"cannot read: {error}", where=str(path), fix=fix) from error
+        if before == sum(map(len, found.values())):
+            cause = f"it holds no text of {min(SHORTEST, n)} words: nothing can be compared with it"
+            raise data_error("CAU-2009", cause, where=str(path), fix="check the file, or --decontaminate-ngram")
     return {length: np.unique(np.concatenate(parts)) for length, parts in sorted(found.items())}
 
 
@@ -73,16 +79,23 @@ def _strings(path: Path) -> Iterator[str]:
         return
     with open_stream(path) as stream:
         if name.endswith((".jsonl", ".ndjson")):
-            for line in stream:
+            for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield from _leaves(json.loads(line))
+                    yield from _leaves(_row(line, number))
         elif name.endswith(".json"):
             yield from _leaves(json.load(stream))
         elif name.endswith((".csv", ".tsv")):
-            lines = (line.decode("utf-8", "replace") for line in stream)
+            lines = (line.decode("utf-8") for line in stream)
             yield from _leaves(list(csv.reader(lines, delimiter="\t" if name.endswith(".tsv") else ",")))
         else:
-            yield stream.read().decode("utf-8", "replace")
+            yield stream.read().decode("utf-8")
+
+
+def _row(line: bytes, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
 
 
 def _leaves(value: Any) -> Iterator[str]:

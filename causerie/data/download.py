@@ -11,6 +11,7 @@ import email.utils
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import causerie
 from causerie.core import Stopped, artifact_key, graceful_stop, open_run, say, track
+from causerie.data.addresses import host_of
 from causerie.data.errors import data_error
 
 if TYPE_CHECKING:
@@ -124,8 +126,11 @@ def download(config: DownloadConfig, workspace: Path, sleep: Sleep = time.sleep)
     import httpx
 
     _check(config)
-    wanted = read_paths(config.paths)
-    wanted = wanted[config.first : config.first + config.count if config.count else None]
+    listed = read_paths(config.paths)
+    wanted = listed[config.first : config.first + config.count if config.count else None]
+    if not wanted:
+        cause = f"the list has {len(listed)} files, none from number {config.first} on"
+        raise data_error("CAU-2014", cause, where=str(config.paths), fix="check the list and --first")
     config.out.mkdir(parents=True, exist_ok=True)
     report = Downloaded(str(config.out))
     key = artifact_key("download", {"out": str(config.out.resolve())}, {})
@@ -158,10 +163,10 @@ def _check(config: DownloadConfig) -> None:
         "timeout_seconds": 0.1,
     }
     for name, limit in least.items():
-        if getattr(config, name) < limit:
-            cause = f"{getattr(config, name)} is below {limit}"
+        if not limit <= getattr(config, name) < math.inf:
+            cause = f"{getattr(config, name)} is no number from {limit}"
             raise data_error("CAU-2003", cause, where=f"--{name.replace('_', '-')}", fix="give a larger number")
-    if not config.base.startswith(("https://", "http://")):
+    if not config.base.startswith(("https://", "http://")) or not host_of(config.base):
         raise data_error("CAU-2003", f"{config.base!r} is no web address", where="--base", fix="give https://…/")
 
 

@@ -20,6 +20,7 @@ ERRORS: Final = {
     "CAU-2012": "A quality model cannot be read.",
     "CAU-2013": "There are too few documents to train a quality model.",
     "CAU-2014": "A list of files to download cannot be used.",
+    "CAU-2015": "A list of addresses cannot be read.",
 }
 """Codes raised by this room and what each means."""
 

@@ -42,6 +42,11 @@ def _identifier() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
+def known_languages() -> frozenset[str]:
+    """ISO 639-1 codes of the languages that are told apart."""
+    return frozenset(map(str, _identifier().nb_classes))
+
+
 def identify(text: str) -> Language:
     """The language of a text."""
     parts = _parts(text[:LIMIT])

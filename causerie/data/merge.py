@@ -69,7 +69,7 @@ class Merge:
         np.save(target / "boilerplate.npy", repeated, allow_pickle=False)
         counts = self._write(target, found, repeated, earlier)
         if not counts.kept:
-            raise _nothing_kept(counts)
+            raise _nothing_kept(counts, self.config)
         return counts.metrics()
 
     def _memory(self) -> int:
@@ -216,7 +216,9 @@ def _signed(row: Judged) -> tuple[Signature, bytes]:
     return minhash(words), words_digest(words)
 
 
-def _nothing_kept(counts: Counts) -> CauserieError:
+def _nothing_kept(counts: Counts, config: DataBuildConfig) -> CauserieError:
     why = ", ".join(f"{rule} {count}" for rule, count in counts.dropped.most_common(4)) or "the sources are empty"
     cause = f"none of {counts.documents_in} documents was kept: {why}"
-    return data_error("CAU-2005", cause, fix="give other sources, or move the thresholds of the rules named")
+    where = ", ".join(config.sources)[:200] or "corpus"
+    fix = "give other sources, or move the thresholds of the rules named"
+    return data_error("CAU-2005", cause, where=where, fix=fix)

@@ -25,6 +25,7 @@ from causerie.core import (
 from causerie.data.config import PackConfig
 from causerie.data.corpus import corpus_documents
 from causerie.data.errors import data_error
+from causerie.data.limits import check_weights
 from causerie.data.shard_files import IndexWriter, ShardWriter
 
 ENCODED_AT_ONCE: Final = 256
@@ -66,7 +67,10 @@ def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) 
     if not 0 <= config.val_fraction < 1:
         cause = f"{config.val_fraction} is not a share below 1"
         raise data_error("CAU-2003", cause, where="--val-fraction", fix="give a number from 0 to 0.5")
-    corpora = [open_artifact(path) for path in (config.corpus, *config.more)]
+    if config.shard_tokens < 1:
+        cause = f"{config.shard_tokens} tokens are no shard"
+        raise data_error("CAU-2003", cause, where="--shard-tokens", fix="give a number above 0")
+    corpora = [open_artifact(path, kind="corpus") for path in (config.corpus, *config.more)]
     sources, tokenizer_key = _sources(corpora, config), _folder_key(config.tokenizer)
     encoder = tokenizer or _load(config.tokenizer)
     plain: dict[str, Any] = {
@@ -80,7 +84,7 @@ def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) 
     inputs = {"corpus": corpora[0].key, "tokenizer": tokenizer_key}
     inputs |= {f"corpus:{number}": corpus.key for number, corpus in enumerate(corpora[1:], 1)}
     key = artifact_key("shards", plain, inputs, code_digest("causerie.data"))
-    made = existing_artifact(config.out, workspace, "shards", config.name, key)
+    made = existing_artifact(config.out, workspace, "shards", config.name, key, inputs)
     if made is not None:
         return made
     with open_run(workspace, "shards", config.name, key, plain) as run:
@@ -129,9 +133,7 @@ class _Source:
 def _sources(corpora: list[Artifact], config: PackConfig) -> list[_Source]:
     """Which parts there are. One for everything, unless weights are given here or were given to `data build`."""
     mixtures = [corpus.manifest.metrics.get("mixture") for corpus in corpora]
-    if config.weights and (len(config.weights) != len(corpora) or min(config.weights) <= 0):
-        cause = f"{len(config.weights)} weights for {len(corpora)} corpora"
-        raise data_error("CAU-2003", cause, where="--weights", fix="give each corpus one above 0")
+    check_weights(config.weights, len(corpora), "corpora")
     if not config.weights and not any(mixtures):
         return [_Source(corpus, 0, (("all", 1.0),)) for corpus in corpora]
     sizes = [float(corpus.manifest.metrics.get("bytes_kept", 1)) for corpus in corpora]

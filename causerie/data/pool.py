@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 import causerie
 from causerie.data.config import DataBuildConfig
@@ -22,8 +22,9 @@ from causerie.data.curate import Judged, unread
 from causerie.data.errors import data_error
 from causerie.data.quarantine import Quarantine
 from causerie.data.raw import RawDocument
-from causerie.data.worker import OUT_OF_MEMORY
 
+OUT_OF_MEMORY: Final = 77
+"""Exit status of a worker whose page needed more memory than it may take."""
 Batch = tuple[str, list[RawDocument]]
 """A batch's name, and its documents."""
 
@@ -74,7 +75,8 @@ class Worker:
             self._process.stdin.flush()
             if not self._process.stdout.readline():
                 self.close()
-                raise data_error("CAU-2006", "it ended before its first document", fix="run `causerie doctor`")
+                cause, where = "it ended before its first document", "python -m causerie.data.worker"
+                raise data_error("CAU-2006", cause, where=where, fix="run `causerie doctor`")
         return self._process
 
     def close(self) -> None:

@@ -81,7 +81,7 @@ def train_quality(config: QualityTrainConfig, workspace: Path) -> Artifact:
     inputs = {f"{kind}:{n}:{f.label}": f.digest() for kind, found in files.items() for n, f in enumerate(found)}
     plain = {name: getattr(config, name) for name in ("max_documents", "holdout", "bits", "epochs", "seed")}
     key = artifact_key("quality", plain, inputs, code_digest("causerie.data"))
-    made = existing_artifact(config.out, workspace, "quality", config.name, key)
+    made = existing_artifact(config.out, workspace, "quality", config.name, key, inputs)
     if made is not None:
         return made
     examples: list[Example] = []
@@ -111,6 +111,7 @@ def _check(config: QualityTrainConfig) -> None:
         if not getattr(config, kind):
             raise data_error("CAU-2003", f"no {kind} source was given", where=f"--{kind}", fix="name at least one file")
     limits = {"bits": (8, 24), "epochs": (1, 1000), "max_documents": (MIN_DOCUMENTS, 10**9), "holdout": (0.01, 0.9)}
+    limits["seed"] = (0, 1 << 63)
     for field, (least, most) in limits.items():
         if not least <= getattr(config, field) <= most:
             cause = f"{getattr(config, field)} is not between {least} and {most}"

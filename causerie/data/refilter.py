@@ -31,6 +31,7 @@ from causerie.data.corpus import corpus_documents, json_lines
 from causerie.data.curate import Judged
 from causerie.data.errors import data_error
 from causerie.data.filters import MEASURES, STOP_LISTS, failing, quality_rules
+from causerie.data.limits import check_values
 from causerie.data.merge import Merge
 from causerie.data.report import write_report
 
@@ -67,17 +68,18 @@ def refilter(config: RefilterConfig, workspace: Path) -> Artifact:
         CauserieError: CAU-2003 for settings, CAU-2011 for a corpus without the dropped texts, CAU-2005 when nothing
             is kept.
     """
-    old = open_artifact(config.corpus)
+    old = open_artifact(config.corpus, kind="corpus")
     recorded = {name: value for name, value in old.manifest.config.items() if name in MOVABLE}
     before = config_from_json({**recorded, "keep_dropped": True})
     settings = replace(before, **_settings(config.settings, before))
     if not old.manifest.config.get("keep_dropped", False):
         fix = "build it again with --keep-dropped"
         raise data_error("CAU-2011", "the texts that were dropped are not kept", where=str(old.path), fix=fix)
+    check_values(settings)
     plain = {name: getattr(settings, name) for name in MOVABLE}
     inputs = {"corpus": old.key}
     key = artifact_key("corpus", plain, inputs, code_digest("causerie.data"))
-    made = existing_artifact(config.out, workspace, "corpus", config.name, key)
+    made = existing_artifact(config.out, workspace, "corpus", config.name, key, inputs)
     if made is not None:
         return made
     with open_run(workspace, "corpus", config.name, key, plain) as run:
@@ -105,6 +107,8 @@ def _settings(given: tuple[str, ...], before: DataBuildConfig) -> dict[str, Any]
     for item in given:
         name, sign, text = item.partition("=")
         name = name.strip().replace("-", "_")
+        if name in found:
+            raise data_error("CAU-2003", f"{name} is set twice", where="settings", fix="give it once")
         if not sign or name not in MOVABLE:
             known = ", ".join(MOVABLE)
             cause = f"{item!r} is no setting that can be moved" if sign else f"{item!r} is not NAME=VALUE"

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from causerie.core import write_atomic
 from causerie.data.charts import funnel, histogram, rules_table, stacked, tiles
 from causerie.data.report_facts import EDGES, Facts, Row, gather
 from causerie.data.report_style import PAGE, STYLE
@@ -32,7 +33,7 @@ def write_report(corpus: Path, out: Path | None = None, shards: Path | None = No
     target = out or corpus / "report.html"
     if out is None and target.exists() and (corpus / "manifest.json").exists():
         return target
-    target.write_text(render(gather(corpus, shards)), encoding="utf-8")
+    write_atomic(target, render(gather(corpus, shards)))
     return target
 
 

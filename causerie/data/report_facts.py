@@ -112,6 +112,9 @@ MASKED: Final = ("emails", "phones", "addresses", "ibans", "nirs")
 
 def gather(corpus: Path, shards: Path | None = None) -> Facts:
     """Read a corpus's ledger, clusters and hits once; token counts from shards made of it."""
+    if not (corpus / "ledger.parquet").is_file():
+        fix = "give a corpus folder, made by `causerie data build`"
+        raise CauserieError("CAU-1001", "no ledger.parquet is there", where=str(corpus), fix=fix)
     facts = Facts()
     _gather_clusters(facts, corpus / "clusters.jsonl.zst")
     hits = corpus / "contamination.jsonl"

@@ -12,6 +12,8 @@ from typing import IO, Any, Final
 
 import numpy as np
 
+from causerie.data.errors import data_error
+
 INDEX: Final = "documents.parquet"
 ROWS: Final = 8_192
 
@@ -101,7 +103,14 @@ class IndexWriter:
 
 
 def read_index(shards: Path) -> Any:
-    """The document index of shards as a pyarrow table, in the order of the files."""
+    """The document index of shards as a pyarrow table, in the order of the files.
+
+    Raises:
+        CauserieError: CAU-2008 when there is none.
+    """
     import pyarrow.parquet as pq
 
+    if not (shards / INDEX).is_file():
+        fix = "give a folder made by `causerie data pack`"
+        raise data_error("CAU-2008", f"no {INDEX} is there", where=str(shards), fix=fix)
     return pq.read_table(shards / INDEX)

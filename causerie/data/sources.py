@@ -6,6 +6,7 @@ that it is counted; a damaged record never ends the work.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import gzip
 import hashlib
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal
 
-from causerie.core import sha256_file
+from causerie.core import cannot_write, sha256_file
 from causerie.data.bodies import MAX_BODY, ZSTD_WINDOW
 from causerie.data.errors import data_error
 from causerie.data.raw import RawDocument
@@ -81,13 +82,18 @@ def find_sources(sources: tuple[str, ...], spool: Path) -> list[SourceFile]:
     kinds = {path: kind_of(path) for path in paths}
     names = [path.name for path in paths]
     labels = {path: path.name if names.count(path.name) == 1 else "/".join(path.parts[-2:]) for path in paths}
-    return [SourceFile(path, labels[path], kind) for path, kind in kinds.items()]
+    return [SourceFile(path, _readable(labels[path]), kind) for path, kind in kinds.items()]
+
+
+def _readable(label: str) -> str:
+    """A label that can be written down: bytes of a name that are no UTF-8 appear as `\\udce9`."""
+    return label.encode("utf-8", "backslashreplace").decode()
 
 
 def _match(source: str, spool: Path) -> list[Path]:
     if source == "-":
         return [_spool_stdin(spool)]
-    path = Path(source).expanduser()
+    path = named_path(source)
     if path.is_dir():
         known = (file for file in path.rglob("*") if _suffix(file) in SUFFIXES)
         found = sorted(file for file in known if file.is_file() or file.is_symlink())
@@ -99,6 +105,20 @@ def _match(source: str, spool: Path) -> list[Path]:
     if not found:
         raise data_error("CAU-2001", f"no file matches {source!r}", where=source, fix="check the path or the glob")
     return found
+
+
+def named_path(source: str) -> Path:
+    """The path that was written, `~` and all.
+
+    Raises:
+        CauserieError: CAU-2001 when nothing was, or nobody has this home.
+    """
+    try:
+        if not source:
+            raise RuntimeError("an empty name")
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise data_error("CAU-2001", str(error), where=repr(source), fix="check the path or the glob") from error
 
 
 def _follow(path: Path) -> Path:
@@ -147,12 +167,17 @@ def kind_of(path: Path) -> Kind:
 
 
 def _spool_stdin(spool: Path) -> Path:
-    spool.mkdir(parents=True, exist_ok=True)
-    arriving = spool / ".stdin.part"
-    with open(arriving, "wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    final = spool / f"stdin-{sha256_file(arriving)[:16]}"
-    arriving.replace(final)
+    arriving = spool / f".stdin-{os.getpid()}.part"
+    try:
+        spool.mkdir(parents=True, exist_ok=True)
+        with open(arriving, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        final = spool / f"stdin-{sha256_file(arriving)[:16]}"
+        arriving.replace(final)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            arriving.unlink(missing_ok=True)
+        raise cannot_write(spool, error) from error
     return final
 
 

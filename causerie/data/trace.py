@@ -24,7 +24,7 @@ from causerie.core import (
     say,
     write_artifact,
 )
-from causerie.data.addresses import normal_url
+from causerie.data.addresses import listed, normal_url
 from causerie.data.batches import read_width
 from causerie.data.errors import data_error
 from causerie.data.shard_files import IndexWriter, ShardWriter, read_index
@@ -81,10 +81,10 @@ def trace(config: TraceConfig, workspace: Path) -> Traced:
     ledger, ids = _in_ledgers(config, workspace)
     shards = []
     for folder in config.shards or [artifact.path for artifact in list_artifacts(workspace, "shards")]:
-        shards.extend(_in_shards(open_artifact(folder).path, {config.url}, ids))
+        shards.extend(_in_shards(open_artifact(folder, kind="shards").path, {config.url}, ids))
     if not ledger and not shards:
         fix = "check the address; name other --shards and --corpora"
-        raise data_error("CAU-2010", "no ledger and no shard holds it", where=config.url, fix=fix)
+        raise data_error("CAU-2010", "no ledger and no shard holds it", where=config.url or "url", fix=fix)
     return Traced(config.url, ledger, shards)
 
 
@@ -95,7 +95,7 @@ def _in_ledgers(config: TraceConfig, workspace: Path) -> tuple[list[dict[str, An
     ids: set[str] = set()
     wanted = normal_url(config.url)
     for corpus in config.corpora or [artifact.path for artifact in list_artifacts(workspace, "corpus")]:
-        ledger = pq.ParquetFile(open_artifact(corpus).file("ledger.parquet"))
+        ledger = pq.ParquetFile(open_artifact(corpus, kind="corpus").file("ledger.parquet"))
         for batch in ledger.iter_batches(columns=["id", "url", "kept", "rule", "duplicate_of"]):
             for row in batch.to_pylist():
                 if row["id"] == config.url or (row["url"] and normal_url(row["url"]) == wanted):
@@ -130,13 +130,13 @@ def remove(config: RemoveConfig, workspace: Path) -> Artifact:
     """
     urls = set(config.urls)
     if config.listed:
-        urls |= {line.strip() for line in config.listed.read_text(encoding="utf-8").split("\n") if line.strip()}
+        urls |= set(listed(config.listed))
     if not urls:
         raise data_error("CAU-2003", "no address was given", where="urls", fix="name at least one")
-    old = open_artifact(config.shards)
+    old = open_artifact(config.shards, kind="shards")
     inputs = {**old.manifest.inputs, "shards": old.key}
     key = artifact_key("shards", {"removed": sorted(urls)}, inputs, code_digest("causerie.data"))
-    made = existing_artifact(config.out, workspace, "shards", config.name, key)
+    made = existing_artifact(config.out, workspace, "shards", config.name, key, inputs)
     if made is not None:
         return made
     table = read_index(old.path)

@@ -15,17 +15,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any
 
 from causerie.data.config_json import config_from_json
 from causerie.data.curate import curate
 from causerie.data.decontaminate import load_runs
 from causerie.data.filters import quality_rules
 from causerie.data.language import identify
+from causerie.data.pool import OUT_OF_MEMORY
 from causerie.data.raw import RawDocument
-
-OUT_OF_MEMORY: Final = 77
-"""Exit status of a worker whose page needed more memory than it may take."""
 
 
 def serve(lines: IO[bytes], answers: IO[bytes]) -> None:

@@ -13,29 +13,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from causerie.core import CauserieError
-from causerie.infer.adapters import Lanes
-from causerie.infer.attend import KeyValueCache, plan_attend
 from causerie.infer.blocks import BlockPool
 from causerie.infer.config import EngineConfig
-from causerie.infer.cuda import CapturedDecode, paged_attention, plan_paged
 from causerie.infer.grammar import Grammars
-from causerie.infer.int8 import Int8Linear, check_int8
-from causerie.infer.lean import make_lean
-from causerie.infer.loading import count_blocks, folder_stop_ids, from_state, load_for, tokenizer_folder
+from causerie.infer.loading import folder_stop_ids, tokenizer_folder
 from causerie.infer.outcome import allowed_ids, event_of, generates
 from causerie.infer.prompts import read_prompts
 from causerie.infer.request import Event, Finish, Pooling, Sampling
+from causerie.infer.runner import ModelRunner
 from causerie.infer.sampler import Choice, Row, sample
-from causerie.infer.scheduler import Batch, Scheduler, Sequence, Work
-from causerie.model import Attend, ModelShape, Transformer, lora_parameters, merge_lora
+from causerie.infer.scheduler import Batch, Scheduler, Sequence
+from causerie.model import ModelShape, Transformer
 from causerie.text import load_tokenizer
 
 
@@ -63,28 +58,13 @@ class Engine:
     ) -> None:
         self.config = config = config or EngineConfig()
         self.stop_ids: tuple[int, ...] = ()
-        self.lanes = Lanes()
-        self._shared = isinstance(model, Transformer)
-        if isinstance(model, Transformer):
-            if config.quantize:
-                raise _in_memory("a model in memory is not quantized", "quantize")
-        else:
-            folder = Path(model)
-            self.stop_ids = folder_stop_ids(folder)
-            tokenizer = tokenizer or tokenizer_folder(folder)
-            model = load_for(folder, config)
-        self.shape: ModelShape = model.shape
-        if not getattr(self.shape.row, "causal", True):
-            raise CauserieError("CAU-3108", f"{self.shape.family} is an encoder: it generates nothing", where="model")
-        weight = model.embed_tokens.weight
-        self.device, self.dtype = weight.device, weight.dtype
-        self.model: Transformer
-        self._head: Callable[[Tensor], Tensor]
-        self._install(model)
-        self.max_seq_len = min(config.max_seq_len or self.shape.max_seq_len, self.shape.max_seq_len)
-        self.n_blocks = count_blocks(config, self.shape, self.dtype, self.max_seq_len)
-        self.room = min(self.max_seq_len, self.n_blocks * config.block_size)
-        """Tokens of one sequence, at most."""
+        if not isinstance(model, Transformer):
+            model = Path(model)
+            self.stop_ids = folder_stop_ids(model)
+            tokenizer = tokenizer or tokenizer_folder(model)
+        self.runner = runner = ModelRunner(model, config)
+        self.shape: ModelShape = runner.shape
+        self.n_blocks, self.room = runner.n_blocks, runner.room
         self.pool = BlockPool(self.n_blocks)
         self.scheduler = Scheduler(
             self.pool,
@@ -93,13 +73,9 @@ class Engine:
             max_batch_tokens=config.max_batch_tokens,
             prefix_cache=config.prefix_cache,
         )
-        shape = self.shape
-        spare = int(self.device.type == "cuda")  # a block for the padding rows of captured steps
-        size = (shape.n_layer, self.n_blocks + spare, config.block_size, shape.n_kv_head, shape.head_dim)
-        self.cache = KeyValueCache(*size, self.dtype, self.device)
-        self.grammars = Grammars(None if tokenizer is None else lambda: load_tokenizer(tokenizer), shape.vocab_size)
-        self._windows = tuple(shape.window(layer) or None for layer in range(shape.n_layer))
-        self._captured = self._capture()
+        self.grammars = Grammars(
+            None if tokenizer is None else lambda: load_tokenizer(tokenizer), self.shape.vocab_size
+        )
         self._on_admit = on_admit
         self._sequences: dict[str, Sequence] = {}
         self._ended: list[Event] = []
@@ -119,14 +95,14 @@ class Engine:
             "n_params": self.shape.n_params,
             "n_embd": self.shape.n_embd,
             "vocab_size": self.shape.vocab_size,
-            "max_seq_len": self.max_seq_len,
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_seq_len": self.runner.max_seq_len,
+            "dtype": str(self.runner.dtype).removeprefix("torch."),
             "quantize": self.config.quantize,
             "block_size": self.config.block_size,
             "n_blocks": self.n_blocks,
             "max_running": self.config.max_running,
             "stop_ids": list(self.stop_ids),
-            "adapters": sorted(self.lanes.adapters),
+            "adapters": sorted(self.runner.lanes.adapters),
             "grammars": list(self.grammars.kinds),
         }
 
@@ -162,7 +138,7 @@ class Engine:
         self._check_prompt(request_id, prompt_ids, self.room)
         seed = int.from_bytes(os.urandom(8), "little") if sampling.seed is None else sampling.seed
         sequence = Sequence(request_id, list(prompt_ids), len(prompt_ids), sampling, seed, salt, priority=priority)
-        sequence.adapter = self.lanes.find(sampling.adapter)
+        sequence.adapter = self.runner.lanes.find(sampling.adapter)
         sequence.stops = frozenset(sampling.stop_ids)
         if sampling.grammar is not None:
             sequence.matcher = self.grammars.start(sampling.grammar)
@@ -192,7 +168,7 @@ class Engine:
         """
         self._check_prompt(request_id, ids, self.room + 1)
         sequence = Sequence(request_id, list(ids), len(ids), Sampling(), 0, salt, priority=priority, pooling=pooling)
-        sequence.adapter = self.lanes.find(adapter)
+        sequence.adapter = self.runner.lanes.find(adapter)
         self._queue(sequence)
 
     def _queue(self, sequence: Sequence) -> None:
@@ -222,12 +198,8 @@ class Engine:
     def run(self, batch: Batch) -> Choice:
         """Second call of a step: compute all planned tokens in one pass, and sample where a sequence's next is due."""
         work = batch.ordered()
-        self.lanes.plan([(item.sequence.adapter, item.count) for item in work])
-        ids = [token for item in work for token in item.sequence.tokens[item.start : item.start + item.count]]
-        positions = [place for item in work for place in range(item.start, item.start + item.count)]
-        tensors = torch.tensor([ids, positions], device=self.device)
-        hidden = self._forward(work, tensors)
-        read_prompts(work, hidden, self._head)
+        hidden = self.runner.hidden(work)
+        read_prompts(work, hidden, self.runner.head)
         due, last = [], -1
         for item in work:
             last += item.count
@@ -235,28 +207,9 @@ class Engine:
                 due.append((last, item.sequence))
         if not due:
             return Choice([], [])
-        if len(due) < len(ids):
+        if len(due) < len(hidden):
             hidden = hidden[[row for row, _ in due]]
-        return sample(self._head(hidden).float(), [self._row(sequence) for _, sequence in due])
-
-    def _forward(self, work: list[Work], inputs: Tensor) -> Tensor:
-        """Hidden states (N, D) of a step's tokens, given their ids and positions (2, N)."""
-        shape = self.shape
-        if self._captured is not None and not self.lanes.rows and self._captured.fits(work):
-            return self._captured(work, inputs)
-        attend: Attend
-        if self._captured is not None:
-            attend = plan_paged(self.cache, work, self._windows, shape.scale, self._captured.kernel)
-        else:
-            attend = plan_attend(self.cache, work, self._windows, scale=shape.scale)
-        return cast(Tensor, self.model(inputs[:1], positions=inputs[1:], attend=attend)[0])
-
-    def _capture(self) -> CapturedDecode | None:
-        """Graphs for decode steps, where device and torch allow it."""
-        if self.device.type != "cuda" or paged_attention() is None:
-            return None
-        most_blocks = -(-self.room // self.config.block_size)
-        return CapturedDecode(self.model, self.cache, self._windows, self.shape.scale, most_blocks)
+        return sample(self.runner.head(hidden).float(), [self._row(sequence) for _, sequence in due])
 
     def postprocess(self, batch: Batch, choice: Choice) -> list[Event]:
         """Third call of a step: note what is computed, append what was sampled, finish what is finished."""
@@ -294,23 +247,7 @@ class Engine:
         Raises:
             CauserieError: CAU-3108 when the shape is another one; the engine then goes on with the old weights.
         """
-        if isinstance(source, Path):
-            source = load_for(source, self.config)
-        if isinstance(source, Transformer):
-            if source.shape != self.shape:
-                raise CauserieError("CAU-3108", "the new weights are of another model", where="weights")
-            if lora_parameters(source):
-                source = deepcopy(source)
-                merge_lora(source)
-            if self._shared:
-                self._install(source)
-                source = {}
-            else:
-                source = source.state_dict()
-        if source:
-            self._shared = False
-            self._install(from_state(self.shape, source, self.dtype, self.device))
-        self._captured = self._capture()
+        self.runner.update(source)
         self.scheduler.preempt_all()
         self.forget_prefixes()
 
@@ -321,10 +258,7 @@ class Engine:
             CauserieError: CAU-3111 when the name is in use, CAU-3008 when the adapter does not fit, CAU-3108 for an
                 engine with a model in memory.
         """
-        if self._shared:
-            raise _in_memory("a model in memory takes no adapters", "adapter")
-        dtype = torch.float32 if self.config.quantize == "int8" else self.dtype
-        self.lanes.load(name, Path(folder), self.shape, dtype, self.device)
+        self.runner.load_adapter(name, folder)
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter; running requests keep it to their end.
@@ -332,20 +266,7 @@ class Engine:
         Raises:
             CauserieError: CAU-3111 when there is none of that name.
         """
-        self.lanes.unload(name)
-
-    def _install(self, model: Transformer) -> None:
-        """Take a model: as it is when it is shared, lean when it is the engine's own."""
-        self.model = model.eval()
-        self._head = model.logits
-        if self._shared:
-            return
-        if self.config.quantize:
-            check_int8(self.device)
-            self._head = Int8Linear(model.head_weight, getattr(model, "head_bias", None))
-        make_lean(model, self.lanes, int8=self.config.quantize == "int8")
-        if self.config.quantize:
-            model.lm_head = None  # the head is asked instead
+        self.runner.lanes.unload(name)
 
     def _check_prompt(self, request_id: str, ids: list[int], room: int) -> None:
         if request_id in self._sequences:
@@ -365,7 +286,7 @@ class Engine:
         allowed: Tensor | None = None
         barred: tuple[int, ...] = ()
         if sequence.matcher is not None:
-            allowed = allowed_ids(sequence, self.shape.vocab_size, self.device)
+            allowed = allowed_ids(sequence, self.shape.vocab_size, self.runner.device)
         elif sequence.n_completion < sampling.min_tokens:
             barred = tuple(sampling.stop_ids)
         return Row(sampling, sequence.seed, len(sequence.tokens), sequence.counts, sequence.tokens, allowed, barred)
@@ -397,7 +318,3 @@ class Engine:
             assert sequence.pooled is not None
             told["embedding"] = torch.nn.functional.normalize(sequence.pooled, dim=0).tolist()
         return event_of(sequence, finish, **told)
-
-
-def _in_memory(cause: str, where: str) -> CauserieError:
-    return CauserieError("CAU-3108", cause, where=where, fix="give a folder")

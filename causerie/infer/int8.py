@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from causerie.core import CauserieError
+from causerie.infer.packed import SLAB
 
-SLAB: Final = 32_768
-"""Outputs computed at once: a vocabulary's worth of them does not fit the processor's cache."""
 _PLAIN: Final[tuple[Any, ...]] = (None, 1.0, 0, torch.float32, "none", [], "")
 """No bias, output in float32, nothing fused behind the product."""
 
@@ -33,7 +32,6 @@ class Int8Linear(nn.Module):
         slabs = weight.detach().split(SLAB)
         self.out_features = len(weight)
         self._slabs = [_pack(slab.float()) for slab in slabs]
-        self._centre = torch.tensor(128.5)
         self._bias = None if bias is None else bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +39,7 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1]).float()
         peaks = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
         # Unsigned, centred on 128: the signed form has no fast kernel (measured a thousand times slower).
-        levels = torch.addcmul(self._centre, rows, peaks.reciprocal(), value=127).to(torch.uint8)
+        levels = (rows * peaks.reciprocal().mul_(127)).add_(128.5).to(torch.uint8)
         if len(self._slabs) == 1:
             out = _product(levels, self._slabs[0]).mul_(peaks)
         else:

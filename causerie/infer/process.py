@@ -18,6 +18,19 @@ from causerie.infer.protocol import PROTOCOL, decode_message, encode_frame, fram
 
 WORKER: Final = ("-m", "causerie.infer.worker")
 """What Python is started with."""
+ENVIRONMENT: Final = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "10000",
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+}
+"""What the worker is started with, where the caller's environment does not say otherwise.
+
+Threads that wait spin for some tens of microseconds, as long as the next product is away, and then sleep: sleeping at
+once costs a wake-up for each of a step's hundred products, spinning on slows a busy machine tenfold. Memory of
+a step's tensors stays with the process: the system would clear it anew for every step.
+"""
 START_SECONDS: Final = 300.0
 """How long a worker may take to load its model."""
 
@@ -59,8 +72,7 @@ async def spawn() -> WorkerProcess:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # Threads that wait must sleep: spinning ones slow the whole machine, and tenfold when it is busy.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+            env={**ENVIRONMENT, **os.environ},
         )
     return WorkerProcess(process, *await asyncio.open_connection(sock=ours), {})
 

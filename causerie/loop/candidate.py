@@ -10,6 +10,7 @@ from causerie.core import Artifact, Run, read_json
 from causerie.hub import ResolvedModel
 from causerie.loop.config import ImproveConfig
 from causerie.loop.material import Method, count_rows
+from causerie.loop.rewarded import train_by_reward
 from causerie.model import base_folder, shape_from_hf
 from causerie.train import SftConfig, sft
 
@@ -39,9 +40,13 @@ def train_candidate(
     part = "an adapter" if rank or incumbent.kind == "adapter" else "all weights"
     metrics = votes.manifest.metrics
     rows = {"dpo": f"{metrics['pairs']} pairs", "kto": f"{count_rows(votes)} votes", "sft": f"{metrics['sft']} edits"}
+    rows["grpo"] = f"a reward model of {rows['dpo']}"
     run.log("stage", name="train", text=f"{method} on {rows[method]}, {part}")
     if method == "sft":
         return _fine_tune(shared, workspace, incumbent, votes)
+    if method == "grpo":
+        room = {"max_tokens": config.guard_max_tokens, "seq_len": _longest(incumbent)}
+        return train_by_reward(shared, workspace, votes, run, beta=config.beta, big=is_big(incumbent), **room)
     shared |= {"preferences": votes.path, "beta": config.beta}
     if method == "dpo":
         return dpo(DpoConfig(**shared), workspace, events=run.log)
@@ -51,8 +56,8 @@ def train_candidate(
 def _fine_tune(shared: dict[str, Any], workspace: Path, incumbent: ResolvedModel, votes: Artifact) -> Artifact:
     held_out = votes.path / "heldout-sft.jsonl"
     judged: dict[str, Any] = {"heldout": held_out} if held_out.stat().st_size else {}
-    longest = shape_from_hf(read_json(_weights(incumbent.path) / "config.json")).max_seq_len
-    settings = SftConfig(**shared, **judged, data=(votes.path / "sft.jsonl",), seq_len=min(512, longest), compile="off")
+    length = min(512, _longest(incumbent))
+    settings = SftConfig(**shared, **judged, data=(votes.path / "sft.jsonl",), seq_len=length, compile="off")
     return sft(settings, workspace)
 
 
@@ -77,6 +82,11 @@ def _rank(config: ImproveConfig, incumbent: ResolvedModel) -> int:
     if config.lora_rank >= 0:
         return config.lora_rank
     return ADAPTER_RANK if is_big(incumbent) else 0
+
+
+def _longest(incumbent: ResolvedModel) -> int:
+    """Tokens of a prompt with its answer, at most."""
+    return min(1024, shape_from_hf(read_json(_weights(incumbent.path) / "config.json")).max_seq_len)
 
 
 def _weights(folder: Path) -> Path:

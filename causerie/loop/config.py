@@ -62,8 +62,9 @@ class ImproveConfig:
 
     model: str
     """Registry name of the model to improve; its promoted version is the incumbent."""
-    method: Literal["auto", "dpo", "kto", "sft"] = "auto"
-    """DPO learns from pairs, KTO from thumbs, SFT from edits; auto takes the one with most votes behind it."""
+    method: Literal["auto", "dpo", "kto", "sft", "grpo"] = "auto"
+    """DPO learns from pairs, KTO from thumbs, SFT from edits; auto takes the one with most votes behind it. GRPO trains
+    a reward model on the pairs, then the model on its judgement of freshly sampled answers."""
     min_votes: int = 20
     """Fewer usable votes than this that no earlier round used, and no candidate is trained."""
     max_per_user: int = 200

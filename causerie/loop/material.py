@@ -14,9 +14,14 @@ from causerie.hub import list_versions
 from causerie.loop.config import ImproveConfig
 from causerie.store import Store, signals
 
-Method = Literal["dpo", "kto", "sft"]
+Method = Literal["dpo", "kto", "sft", "grpo"]
 
-TRAINED_ON: dict[str, tuple[str, ...]] = {"dpo": ("pairs",), "kto": ("pairs", "unpaired"), "sft": ("sft",)}
+TRAINED_ON: dict[str, tuple[str, ...]] = {
+    "dpo": ("pairs",),
+    "kto": ("pairs", "unpaired"),
+    "sft": ("sft",),
+    "grpo": ("pairs",),
+}
 """Method → the row files that it learns from."""
 
 DO_NOT_TRAIN = "do-not-train.txt"

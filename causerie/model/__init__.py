@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from causerie.model.loss import chunked_loss, summed_loss, token_log_probs
     from causerie.model.parts import MLP, Attention, RMSNorm, activate, rotate
     from causerie.model.pooling import embed_rows, pool_hidden
+    from causerie.model.tensor_files import save_tensors
     from causerie.model.to_gguf import check_gguf, save_gguf
     from causerie.model.transformer import Transformer, init_model
 
@@ -75,6 +76,7 @@ __all__ = [
     "save_adapter",
     "save_gguf",
     "save_model",
+    "save_tensors",
     "shape_from_depth",
     "shape_from_gguf",
     "shape_from_hf",
@@ -99,6 +101,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("MLP", "Attention", "RMSNorm", "activate", "rotate"), "parts"),
         **dict.fromkeys(("embed_rows", "pool_hidden"), "pooling"),
         **dict.fromkeys(("check_gguf", "save_gguf"), "to_gguf"),
+        "save_tensors": "tensor_files",
         **dict.fromkeys(("Transformer", "init_model"), "transformer"),
     },
 )

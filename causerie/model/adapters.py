@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from causerie.core import CauserieError, read_json, write_json
 from causerie.model.companions import copy_companions
 from causerie.model.hf_names import NAMES, hf_module
 from causerie.model.lora import LoraConfig, attach_lora, bad_adapter, lora_config, lora_parameters
+from causerie.model.tensor_files import save_tensors
 from causerie.model.transformer import Transformer
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
@@ -66,7 +66,7 @@ def save_adapter(
     if config is None:
         raise bad_adapter("the model has no adapter", str(folder), "add one with add_lora")
     tensors = {_peft_name(model, name): p.detach().cpu().contiguous() for name, p in lora_parameters(model).items()}
-    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     write_json(folder / ADAPTER_CONFIG, _peft_config(model, config, str(base_path)))
     if tokenizer_from:
         copy_companions(tokenizer_from, folder)

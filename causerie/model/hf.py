@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from causerie.core import CauserieError, read_json, say, write_json
 from causerie.model.adapters import ADAPTER_CONFIG, base_folder, load_adapter, read_config
@@ -20,6 +19,7 @@ from causerie.model.hf_config import shape_from_hf, shape_to_hf
 from causerie.model.hf_names import NAMES, hf_name, is_turned, is_unused, tied_name, todays_name
 from causerie.model.lora import lora_parameters, merge_lora
 from causerie.model.shape import ModelShape
+from causerie.model.tensor_files import save_tensors
 from causerie.model.transformer import Transformer
 
 WEIGHTS: Final = "model.safetensors"
@@ -261,12 +261,12 @@ def _write_weights(state: dict[str, torch.Tensor], folder: Path, shard_bytes: in
         if old.name == INDEX or re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", old.name):
             old.unlink(missing_ok=True)
     if len(shards) == 1:
-        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(state, folder / WEIGHTS, metadata={"format": "pt"})
         return
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        save_tensors(shard, folder / file, metadata={"format": "pt"})
         places |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for tensor in state.values())
     index: dict[str, Any] = {"metadata": {"total_size": total}, "weight_map": places}

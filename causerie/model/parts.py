@@ -68,9 +68,28 @@ def rotation(positions: Tensor, dim: int, theta: float, scaling: RopeScaling | N
     frequency = 1.0 / (theta**exponent)
     if scaling is not None:
         frequency = stretch(frequency, scaling)
+    if torch.compiler.is_compiling():
+        cos, sin = _kept_turns(positions, frequency)
+        return cos, sin
+    return _turns(positions, frequency)
+
+
+def _turns(positions: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]:
     angle = positions[:, None, :, None].float() * frequency
     angle = torch.cat((angle, angle), dim=-1)
     return angle.cos(), angle.sin()
+
+
+@torch.library.custom_op("causerie::turns", mutates_args=())
+def _kept_turns(positions: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]:
+    """`_turns` as one operator: seen through, a compiler computes every cosine again in each layer that needs it."""
+    return _turns(positions, frequency)
+
+
+@_kept_turns.register_fake
+def _(positions: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]:
+    made = frequency.new_empty(positions.shape[0], 1, positions.shape[1], 2 * frequency.shape[0])
+    return made, torch.empty_like(made)
 
 
 def stretch(frequency: Tensor, scaling: RopeScaling) -> Tensor:

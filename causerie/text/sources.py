@@ -6,6 +6,7 @@ import glob
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -62,25 +63,36 @@ def iter_texts(file: Path) -> Iterator[str]:
         CauserieError: CAU-1203 with the line of the first row that cannot be read.
     """
     if not file.name.endswith(_LINES):
-        yield file.read_text(encoding="utf-8", errors="replace")
+        try:
+            yield file.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            fix = "convert it: iconv -f ISO-8859-1 -t UTF-8, for instance"
+            raise CauserieError("CAU-1203", f"not UTF-8: {error}", where=str(file), fix=fix) from error
         return
+    number = 0
     with _open(file) as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise _bad_row(file, number, str(error)) from error
-            yield from _texts_of(row, file, number)
+        try:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield from _texts_of(_row(line, file, number), file, number)
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+            raise _bad_row(file, number + 1, f"the file breaks off: {error}") from error
 
 
-def _open(file: Path) -> IO[str]:
-    raw: Any = gzip.GzipFile(file, "rb") if file.name.endswith(".gz") else open(file, "rb")  # noqa: SIM115 - see below
+def _row(line: bytes, file: Path, number: int) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _bad_row(file, number, str(error)) from error
+
+
+def _open(file: Path) -> IO[bytes]:
+    if file.name.endswith(".gz"):
+        return gzip.open(file)
+    raw = open(file, "rb")  # noqa: SIM115 - the caller closes it, or what wraps it
     if file.name.endswith(".zst"):
-        raw = zstandard.ZstdDecompressor().stream_reader(raw, closefd=True)
-    # closing the wrapper, as the caller does, closes what it wraps
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="\n")
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, closefd=True, read_across_frames=True))
+    return raw
 
 
 def _texts_of(row: Any, file: Path, number: int) -> list[str]:

@@ -8,9 +8,6 @@ full however many processes share them, so that a run may go on with another num
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 import shutil
 import threading
 import time
@@ -20,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -35,6 +31,7 @@ from causerie.core import (
     write_artifact,
     write_json,
 )
+from causerie.model import save_tensors
 from causerie.train.identity import differences
 from causerie.train.optim import Optimizers
 from causerie.train.sharding import placed_like, whole
@@ -143,7 +140,7 @@ class Checkpoints:
             if folder.is_dir() and not _is_readable(folder):
                 shutil.rmtree(folder)
             with write_artifact(folder, "checkpoint", self.run.name, key, inputs=data, exact=True) as draft:
-                _save(tensors, draft.path / TENSORS)
+                save_tensors(tensors, draft.path / TENSORS)
                 crashpoint("train.tensors_written")
                 write_json(draft.path / STATE, state)
             crashpoint("train.checkpoint_written")
@@ -243,16 +240,6 @@ def folders(run: Path) -> list[Path]:
 def _sweep(run: Path) -> None:
     for leftover in [*(run / FOLDER).glob(".*.part"), *(run / FOLDER).glob(".*.old")]:
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors; what the library says of a full disk becomes the system's error again."""
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code)) from error
 
 
 def _is_readable(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from causerie.core import Run
 from causerie.train.config import TrainSettings
 from causerie.train.gradients import Sums
-from causerie.train.meter import CONVENTION, goodput
+from causerie.train.meter import CONVENTION, goodput, time_shares
 from causerie.train.sinks import Sink, figures_only, open_sinks
 
 
@@ -33,11 +33,15 @@ class Diary:
         self._sinks = open_sinks(self.settings.report_to, self.run)
         self.run.log("sitting", device=device, processes=processes, flops_per_token=self.flops_per_token)
 
-    def log(self, event: str, step: int, figures: Mapping[str, Any]) -> None:
-        """One event with its figures."""
-        self.run.log(event, step=step, **figures)
+    def log(self, event: str, step: int, figures: Mapping[str, Any], **more: float) -> None:
+        """One event with its figures; `more` goes to the run's own file only."""
+        self.run.log(event, step=step, **figures, **more)
         for sink in self._sinks:
             sink.log(event, step, figures_only(figures))
+
+    def evaluated(self, event: str, step: int, figures: Mapping[str, Any], seconds: float) -> None:
+        """What a callback found, and how long it took: time that goodput counts as useful."""
+        self.log(event, step, figures, evaluation_seconds=round(seconds, 4))
 
     def step(
         self,
@@ -105,8 +109,12 @@ class Diary:
         return statistics.fmean(self.losses[-10:]) if self.losses else math.nan
 
     def goodput(self) -> float:
-        """Share of the sittings' time that went into updates that count."""
+        """Share of the sittings' time that went into updates that count and evaluations."""
         return round(goodput(self.run.path), 4)
+
+    def evaluation_share(self) -> float:
+        """Share of the sittings' time that went into evaluations."""
+        return round(time_shares(self.run.path).evaluations, 4)
 
     def close(self) -> None:
         """Close the sinks."""

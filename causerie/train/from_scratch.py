@@ -247,6 +247,7 @@ def _metrics(result: FitResult, shape: ModelShape, config: PretrainConfig, shard
         "gflops_per_second": round(result.tokens_per_second * flops / 1e9, 1),
         "peak_share": result.peak_share,
         "goodput": result.goodput,
+        "evaluation_share": result.evaluation_share,
         "flops_per_token": flops,
         "flops_convention": CONVENTION,
         "parameters": shape.n_params,

@@ -298,10 +298,11 @@ class _Sitting:
             due = first or last or (callback.every > 0 and step % callback.every == 0)
             if known or not due:
                 continue
+            began = time.monotonic()
             with undisturbed(self.model):
                 figures = dict(callback.call(self.model, step) or {})
             self.progress.evaluations.append({"event": callback.event, "step": step, **figures})
-            self.diary.log(callback.event, step, figures)
+            self.diary.evaluated(callback.event, step, figures, time.monotonic() - began)
             value = figures.get(callback.best)
             if value is not None and (self.progress.best_value is None or value < self.progress.best_value):
                 self.progress.best_step, self.progress.best_value = step, value
@@ -350,6 +351,7 @@ class _Sitting:
             spikes=self.progress.spikes,
             peak_share=self.diary.peak_share(),
             goodput=self.diary.goodput(),
+            evaluation_share=self.diary.evaluation_share(),
             best_step=self.progress.best_step,
         )
 

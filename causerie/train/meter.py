@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
@@ -49,19 +49,43 @@ def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
     return time.perf_counter() - began
 
 
-def goodput(run: Path) -> float:
-    """Seconds in updates that counted over the wall-clock seconds of all sittings, from the run's events; or 0.
+class TimeShares(NamedTuple):
+    """Where the wall-clock time of a run's sittings went; the rest is lost: starting, saving, work done twice."""
 
-    An update that a killed sitting did and its successor did again counts once; the time between sittings is not known.
+    updates: float
+    """In updates that counted."""
+    evaluations: float
+    """In evaluations and other callbacks, before, between and after them."""
+
+
+def time_shares(run: Path) -> TimeShares:
+    """Shares of the wall-clock time of all sittings, from the run's events; zeros where there are none.
+
+    An update or evaluation that a killed sitting did and its successor did again counts once; the time between sittings
+    is not known.
     """
-    useful: dict[int, float] = {}
+    updates: dict[int, float] = {}
+    evaluations: dict[tuple[str, int], float] = {}
     wall, began, last = 0.0, None, 0.0
     for row in read_events(run):
         if row["event"] == "sitting":
             wall += last - began if began is not None else 0.0
             began = row["time"]
         if row["event"] == "step":
-            useful[row["step"]] = row["step_seconds"]
+            updates[row["step"]] = row["step_seconds"]
+        if "evaluation_seconds" in row:
+            evaluations[row["event"], row["step"]] = row["evaluation_seconds"]
         last = row["time"]
     wall += last - began if began is not None else 0.0
-    return min(1.0, sum(useful.values()) / wall) if wall > 0 else 0.0
+    if wall <= 0:
+        return TimeShares(0.0, 0.0)
+    return TimeShares(sum(updates.values()) / wall, sum(evaluations.values()) / wall)
+
+
+def goodput(run: Path) -> float:
+    """Share of the wall-clock time of all sittings in updates that counted and evaluations; or 0. See `time_shares`.
+
+    Evaluations are useful: they were asked for, and a run is not better for leaving them out. What is lost is what a
+    kill undoes, and what starting, checkpoints and skipped updates take.
+    """
+    return min(1.0, sum(time_shares(run)))

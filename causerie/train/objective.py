@@ -81,7 +81,9 @@ class FitResult:
     peak_share: float = 0.0
     """GFLOP/s over the device's measured peak of matrix products (MFU); 0 where it was not measured."""
     goodput: float = 0.0
-    """Time in updates that count over the wall-clock time of all sittings, lost updates included."""
+    """Time in updates that count and in evaluations over the wall-clock time of all sittings, lost updates included."""
+    evaluation_share: float = 0.0
+    """The part of it that went into evaluations."""
     best_step: int = -1
     """Update whose evaluation was the best; -1 without one."""
 

@@ -63,14 +63,16 @@ class Wandb:
 
 
 class Mlflow:
-    """An MLflow run at MLFLOW_TRACKING_URI, by default a database in the run's folder."""
+    """An MLflow run of our run's name, gone on with after a resume; at MLFLOW_TRACKING_URI, or in the run's folder."""
 
     def __init__(self, run: Run) -> None:
         self._mlflow: Any = _need("mlflow")
         if "MLFLOW_TRACKING_URI" not in os.environ:
             self._mlflow.set_tracking_uri(f"sqlite:///{run.path / 'mlflow.db'}")
         self._mlflow.set_experiment("causerie")
-        self._mlflow.start_run(run_name=run.id)
+        named = f"attributes.run_name = '{run.id}'"
+        found = self._mlflow.search_runs(experiment_names=["causerie"], filter_string=named, output_format="list")
+        self._mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=run.id)
 
     def log(self, event: str, step: int, figures: Mapping[str, float]) -> None:
         """See `Sink`."""

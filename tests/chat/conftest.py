@@ -36,11 +36,12 @@ def tokenizer() -> Tokenizer:
 
 @dataclass
 class Script:
-    """What the fake engines say: a function of the prompt's text and the seed, and how long a token takes."""
+    """What the fake engines say: a function of the prompt's text and the seed; how long a token takes, how many fit."""
 
     answer: Callable[[str, int], str] = lambda prompt, seed: "The sea is blue."
     pause: float = 0.0
     cancelled: int = 0
+    length: int = 4096
     prompts: list[str] = field(default_factory=list)
 
 
@@ -48,7 +49,7 @@ class FakeEngine:
     """An engine that says what the script wants, token by token."""
 
     def __init__(self, folder: Path, script: Script) -> None:
-        self.info: dict[str, Any] = {"max_seq_len": 4096}
+        self.info: dict[str, Any] = {"max_seq_len": script.length}
         self._tokenizer = load_tokenizer(folder)
         self._script = script
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
@@ -13,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from .conftest import RealServed, ask, needs_chromium, reader
+from .documents import a_pdf, office
 
 pytestmark = needs_chromium
 
@@ -44,10 +44,22 @@ def shown(real: RealServed) -> list[dict[str, Any]]:
 def idle(real: RealServed, name: str = "demo") -> int:
     """Tokens that an engine drew in all, once nothing runs in it any more."""
     until = time.monotonic() + 20
-    while real.engine(name)["running"] or real.engine(name)["waiting"]:
+    while real.engine(name).get("running") or real.engine(name).get("waiting"):
         assert time.monotonic() < until, "the engine goes on"
         time.sleep(0.05)
-    return real.engine(name)["decode_tokens"]
+    return real.engine(name).get("decode_tokens", 0)
+
+
+def long_story(page: Page, real: RealServed, tokens: int) -> None:
+    """Ask for an answer of so many tokens, and wait until it has begun."""
+    made = real.post("/api/conversations", {"title": "Long"})["id"]
+    params = {"max_tokens": tokens, "frequency_penalty": 0.0, "temperature": 0.0}
+    real.send("PATCH", f"/api/conversations/{made}", {"settings": {"params": params}})
+    page.goto(f"/#/c/{made}")
+    expect(page.get_by_role("heading", name="Long")).to_be_visible()
+    page.get_by_label("Your message").fill("Tell me a long story")
+    page.keyboard.press("Enter")
+    expect(page.locator(".growing")).to_contain_text(re.compile("sea|mer|Bread"))
 
 
 WATCH = """() => { window.seen = [];
@@ -58,16 +70,13 @@ WATCH = """() => { window.seen = [];
 
 
 def test_an_answer_grows_and_stop_stops_the_engine(live: Page, real: RealServed) -> None:
-    settle(live, Longest_answer=8000)
     before = idle(real)
     live.evaluate(WATCH)
-    live.get_by_label("Your message").fill("Tell me a long story")
-    live.keyboard.press("Enter")
+    long_story(live, real, 8000)
     expect(live.get_by_text("Answering…")).to_be_attached()
     growing = live.locator(".growing")
     expect(growing).to_have_attribute("aria-live", "polite")
     expect(growing).to_have_attribute("aria-busy", "true")
-    expect(growing).to_contain_text(re.compile("sea|mer|Bread"))
     live.keyboard.press("Escape")
     expect(live.get_by_text("Stopped", exact=True)).to_be_visible()
     expect(live.get_by_text("Answer finished.")).to_be_attached()
@@ -175,7 +184,7 @@ def test_the_list_searches_renames_pins_files_away_and_deletes(live: Page, real:
     expect(live.get_by_text("1 conversation found")).to_be_visible()
     live.get_by_role("searchbox").fill("")
     live.get_by_role("button", name="Rename “Second talk”").click()
-    live.get_by_label("Rename").fill("Renamed")
+    live.get_by_role("textbox", name="Rename").fill("Renamed")
     live.get_by_label("Folder").fill("Sea")
     live.keyboard.press("Enter")
     expect(live.get_by_role("heading", name="Sea")).to_be_visible()
@@ -213,10 +222,7 @@ def test_a_conversation_is_exported_and_printed(live: Page, real: RealServed) ->
 
 
 def test_a_reload_in_the_middle_goes_on(live: Page, real: RealServed) -> None:
-    settle(live, Longest_answer=1500)
-    live.get_by_label("Your message").fill("Tell me a long story")
-    live.keyboard.press("Enter")
-    expect(live.locator(".growing")).to_contain_text(re.compile("sea|mer|Bread"))
+    long_story(live, real, 1500)
     live.reload()
     expect(live.get_by_role("button", name="Stop")).to_be_visible()
     expect(live.get_by_text("Cut at the length limit")).to_be_visible(timeout=60_000)
@@ -228,10 +234,7 @@ def test_a_lost_connection_is_taken_up_where_it_broke(browser: Browser, real: Re
     context = browser.new_context(base_url=real.url, locale="en-GB")
     page = context.new_page()
     page.goto("/")
-    settle(page, Longest_answer=2500)
-    page.get_by_label("Your message").fill("Tell me a long story")
-    page.keyboard.press("Enter")
-    expect(page.locator(".growing")).to_contain_text(re.compile("sea|mer|Bread"))
+    long_story(page, real, 2500)
     context.set_offline(True)
     page.wait_for_timeout(400)
     context.set_offline(False)
@@ -241,28 +244,13 @@ def test_a_lost_connection_is_taken_up_where_it_broke(browser: Browser, real: Re
     context.close()
 
 
-def documents() -> dict[str, bytes]:
-    """A sentence as text, Word and PDF."""
-    docx = pytest.importorskip("docx")
-    word = io.BytesIO()
-    document = docx.Document()
-    document.add_paragraph("Salt comes from rivers.")
-    document.save(word)
-    text = b"BT /F1 12 Tf 20 100 Td (Salt comes from rivers.) Tj ET"
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] /Contents 4 0 R "
-        b"/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
-        b"<< /Length %d >>\nstream\n" % len(text) + text + b"\nendstream",
-    ]
-    pdf = b"%PDF-1.4\n" + b"".join(b"%d 0 obj\n%s\nendobj\n" % pair for pair in enumerate(objects, 1))
-    return {"sea.txt": b"Salt comes from rivers.", "sea.docx": word.getvalue(), "sea.pdf": pdf + b"trailer << /Root 1 0 R >>\n"}
-
-
 def test_files_come_by_the_button_by_dropping_and_by_pasting(live: Page, real: RealServed) -> None:
     short(live)
-    files = documents()
+    files = {
+        "sea.txt": b"Salt comes from rivers.",
+        "sea.docx": office("docx"),
+        "sea.pdf": a_pdf("Salt comes from rivers."),
+    }
     live.locator("input[type=file]").set_input_files(
         [{"name": name, "mimeType": "application/octet-stream", "buffer": data} for name, data in files.items()]
     )
@@ -289,16 +277,20 @@ def test_files_come_by_the_button_by_dropping_and_by_pasting(live: Page, real: R
     live.get_by_label("Your question in other words").fill("And why blue?")
     live.keyboard.press("Enter")
     expect(live.get_by_role("article", name="You")).to_have_text("And why blue?")
-    assert [file["name"] for file in shown(real)[2]["files"]] == [*files, "paste.txt"], "the files stay with the question"
-
-
-def test_a_file_that_cannot_be_read_says_why(live: Page) -> None:
-    live.locator("input[type=file]").set_input_files(
-        {"name": "broken.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4 nothing"}
+    assert [file["name"] for file in shown(real)[2]["files"]] == [*files, "paste.txt"], (
+        "the files stay with the question"
     )
-    expect(live.get_by_role("alert")).to_contain_text("'broken.pdf' was not read", timeout=60_000)
-    live.get_by_role("button", name="Close").click()
-    expect(live.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_file_that_cannot_be_read_says_why(browser: Browser, real: RealServed) -> None:
+    page = browser.new_page(base_url=real.url, locale="en-GB")
+    page.goto("/")
+    broken = {"name": "broken.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4 nothing"}
+    page.locator("input[type=file]").set_input_files(broken)
+    expect(page.get_by_role("alert")).to_contain_text("'broken.pdf' was not read", timeout=60_000)
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.close()
 
 
 def test_of_a_file_longer_than_the_model_the_passages_that_matter_are_read(live: Page, real: RealServed) -> None:
@@ -306,7 +298,9 @@ def test_of_a_file_longer_than_the_model_the_passages_that_matter_are_read(live:
     filler = "\n".join(f"Line {number} speaks of nothing in particular, at some length." for number in range(1200))
     half = len(filler) // 2
     text = filler[:half] + "\nThe lighthouse keeper of Ouessant was called Aveline.\n" + filler[half:]
-    live.locator("input[type=file]").set_input_files({"name": "long.txt", "mimeType": "text/plain", "buffer": text.encode()})
+    live.locator("input[type=file]").set_input_files(
+        {"name": "long.txt", "mimeType": "text/plain", "buffer": text.encode()}
+    )
     expect(live.get_by_role("button", name="Remove long.txt")).to_be_visible(timeout=60_000)
     ask(live, "Who was the lighthouse keeper of Ouessant?")
     live.get_by_text("passages of long.txt were read").click()

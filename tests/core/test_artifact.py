@@ -64,6 +64,20 @@ def test_whole_or_absent_at_every_crash_point(tmp_path: Path) -> None:
         assert find_artifact(workspace, "kind", "name", KEY) is not None
 
 
+def test_what_a_killed_process_left_is_swept_and_a_living_ones_draft_is_not(tmp_path: Path) -> None:
+    for point in ("artifact.before_manifest", "artifact.before_rename"):
+        assert run_writer(tmp_path, CAUSERIE_CRASH_AT=point) == -signal.SIGKILL
+        assert len(list((tmp_path / "kind").glob(".*.part"))) == 1
+    with write_artifact(tmp_path, "kind", "name", "k" * 64) as draft:
+        (draft.path / "one.txt").write_text("mine")
+        assert [path for path in (tmp_path / "kind").glob(".*.part") if path != draft.path] == []
+        with write_artifact(tmp_path, "kind", "name", "k" * 64) as other:
+            (other.path / "one.txt").write_text("another writer of the same artifact")
+        assert (draft.path / "one.txt").read_text() == "mine"
+    assert (artifact_path(tmp_path, "kind", "name", KEY) / "one.txt").read_text() == "mine"
+    assert list((tmp_path / "kind").glob(".*")) == []
+
+
 def make(workspace: Path) -> Path:
     with write_artifact(workspace, "kind", "name", KEY) as draft:
         (draft.path / "data.bin").write_bytes(b"0123456789" * 10)

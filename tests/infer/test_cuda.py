@@ -51,7 +51,7 @@ def test_paged_steps_give_the_naive_loops_tokens(model: Transformer, monkeypatch
     def plan(cache: Any, work: Any, windows: Any, *, scale: float) -> Any:
         return plan_paged(cache, work, windows, scale, stand_in)
 
-    monkeypatch.setattr("causerie.infer.engine.plan_attend", plan)
+    monkeypatch.setattr("causerie.infer.runner.plan_attend", plan)
     prompts = [prompt_of(length, seed=length) for length in (1, 7, 16, 33)]
     config = EngineConfig(block_size=4, n_blocks=200, max_batch_tokens=16)
     done = generate_batch(Engine(model, config), prompts, Sampling(max_tokens=8, temperature=0))

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from causerie.core import Artifact, CauserieError, read_json, read_run, write_artifact, write_jsonl
+from causerie.core import (
+    Artifact,
+    CauserieError,
+    list_artifacts,
+    read_events,
+    read_json,
+    read_jsonl,
+    read_run,
+    write_artifact,
+    write_jsonl,
+)
 from causerie.feedback import Exposure, Signal, record_exposure, record_signal
 from causerie.hub import get_version, list_audit, register
 from causerie.loop import ImproveConfig, Improved, improve, keep_improving, running_canary
@@ -145,6 +155,29 @@ def test_the_objective_follows_the_kind_of_votes(
     result = improve(guarded, workspace, store)
     assert result.method == method
     assert result.votes_used["trained_on"] > 0
+
+
+def test_a_reward_model_teaches_by_grpo(store: Store, workspace: Path, guarded: ImproveConfig) -> None:
+    """Judge and candidate begin from the incumbent; the prompts are the votes' own, those apart never trained on."""
+    from dataclasses import replace
+
+    vote(store, range(24))
+    result = improve(replace(guarded, method="grpo", steps=2), workspace, store)
+    assert result.method == "grpo"
+    assert result.votes_used["trained_on"] + result.votes_used["judged_by"] == 24
+    folder = workspace / "runs" / result.run
+    trained, apart = (
+        {str(row["prompt"]) for row in read_jsonl(folder / name)} for name in ("prompts.jsonl", "heldout-prompts.jsonl")
+    )
+    assert len(trained) + len(apart) == 24
+    assert not trained & apart
+    inputs = read_json(Path(result.candidate_path) / "manifest.json")["inputs"]
+    (judge,) = list_artifacts(workspace, "reward")
+    assert inputs["reward_model"] == judge.key
+    assert judge.manifest.inputs["model"] == inputs["model"] == "a1" * 32
+    events = [row["event"] for row in read_events(folder)]
+    assert events.count("rollout") == 2
+    assert "reward model ranks as people did" in str(list(read_events(folder)))
 
 
 def test_the_method_asked_for_wins(store: Store) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from causerie.core import Artifact, CauserieError
-from causerie.model import load_model
+from causerie.model import init_model, load_model, plain_attend
 from causerie.text import load_tokenizer
 from causerie.train import MlmConfig, mlm
+from causerie.train.from_scratch import PackedRows
 from causerie.train.masked_training import MaskedRows, encoder_shape, mask_id, masked_loss
 from causerie.train.masking import mask_tokens
 from tests.train.test_pretraining import made
@@ -74,8 +75,6 @@ def test_micro_batches_are_the_whole_batch_cut(made: tuple[Path, Artifact]) -> N
     assert torch.equal(torch.cat([part["targets"] for part in split]), whole[0]["targets"])
     model_shape = encoder_shape(config(made), tokenizer.vocab_size)
     assert not model_shape.row.causal
-    from causerie.model import init_model
-
     model = init_model(model_shape, 0)
     losses = [float(sum(masked_loss(model, part).loss_sum.detach() for part in parts)) for parts in (whole, split)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -89,3 +88,85 @@ def test_a_tokenizer_without_a_mask_is_refused() -> None:
         mask_id(Plain())  # type: ignore[arg-type]
     assert caught.value.code == "CAU-4005"
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("layout", ["stream", "rows"])
+def test_packed_documents_do_not_see_each_other(made: tuple[Path, Artifact], layout: str) -> None:
+    """Other tokens in one document of a row change nothing in the others; alone in a row it is understood the same."""
+    tokenizer = load_tokenizer(made[0])
+    rows = MaskedRows(made[1].path, config(made, layout=layout), tokenizer, "train", 8)
+    (batch,) = rows.micro_batches(0)
+    shape = encoder_shape(config(made), tokenizer.vocab_size)
+    model = _noisy(init_model(shape, 0))
+    plain = hidden_of(model, batch)
+    ids, documents = batch["ids"].clone(), batch["doc_ids"]
+    row = int((documents.max(1).values >= 1).nonzero()[0])
+    chosen = documents[row] == 1
+    ids[row, chosen] = (ids[row, chosen] + 7) % 250
+    changed = hidden_of(model, {**batch, "ids": ids})
+    differs = (plain != changed).any(-1)
+    assert differs[row][chosen].all()
+    assert not differs[row][~chosen].any()
+    assert not differs[torch.arange(len(ids)) != row].any()
+    alone = model(batch["ids"][row, chosen][None], attend=plain_attend(shape))
+    torch.testing.assert_close(plain[row, chosen], alone[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["stream", "rows"])
+def test_the_gradient_of_one_documents_guesses_is_zero_in_the_others(made: tuple[Path, Artifact], layout: str) -> None:
+    tokenizer = load_tokenizer(made[0])
+    rows = MaskedRows(made[1].path, config(made, layout=layout), tokenizer, "train", 8)
+    (batch,) = rows.micro_batches(1)
+    shape = encoder_shape(config(made), tokenizer.vocab_size)
+    model = _noisy(init_model(shape, 0))
+    held: list[torch.Tensor] = []
+    model.embed_tokens.register_forward_hook(lambda _m, _i, out: held.append(out.requires_grad_()) or out)
+    hidden = hidden_of(model, batch)
+    row = int((batch["doc_ids"].max(1).values >= 1).nonzero()[0])
+    inside = batch["doc_ids"][row] == 0
+    gradient = torch.autograd.grad(hidden[row, inside].square().sum(), held[0])[0]
+    assert gradient[row, inside].abs().sum() > 0
+    assert gradient[row, ~inside].abs().max() == 0.0
+
+
+def test_what_fills_a_row_is_never_to_be_guessed(made: tuple[Path, Artifact]) -> None:
+    tokenizer = load_tokenizer(made[0])
+    wanted = config(made, layout="rows", mask_share=0.9)
+    rows, packed = MaskedRows(made[1].path, wanted, tokenizer, "train", 8), PackedRows(made[1].path, wanted)
+    filled = 0
+    for step in range(5):
+        (batch,), whole = rows.micro_batches(step), packed.whole(step)
+        padding = _trailing(whole["ids"], tokenizer.eot_id)
+        filled += int(padding.sum())
+        guessed = torch.zeros(whole["ids"].numel(), dtype=torch.bool)
+        guessed[batch["where"]] = True
+        assert not (guessed.view_as(padding) & padding).any()
+        assert torch.equal(whole["ids"].flatten()[batch["where"]], batch["targets"])
+        assert (batch["targets"] != tokenizer.eot_id).all()
+    assert filled
+
+
+def test_an_encoder_learns_on_whole_documents_too(made: tuple[Path, Artifact], tmp_path: Path) -> None:
+    metrics = mlm(config(made, layout="rows"), tmp_path).manifest.metrics
+    assert metrics["val_masked_loss_after"] < 0.8 * metrics["val_masked_loss_before"]
+
+
+def hidden_of(model: Any, batch: Any) -> torch.Tensor:
+    """The last layer's output at every place of a batch."""
+    attend = plain_attend(model.shape, batch["doc_ids"])
+    found: torch.Tensor = model(batch["ids"], positions=batch["positions"], attend=attend)
+    return found
+
+
+def _noisy(model: Any) -> Any:
+    """Weights that are zero at the start would hide what sees what."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def _trailing(ids: torch.Tensor, fill: int) -> torch.Tensor:
+    """(B, T): the filling tokens at the end of each row."""
+    return (ids == fill).flip(1).long().cumprod(1).flip(1).bool()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from causerie.core import CauserieError, Run, open_run, read_events
 from causerie.train import Callback, fit, goodput, make_optimizers, matmul_peak
 from causerie.train.checkpoint import folders
+from causerie.train.meter import time_shares
 from causerie.train.sinks import SINKS, figures_only, open_sinks
 from tests.train.tiny import RandomRows, objective, settings, tiny_model, weights_digest
 
@@ -48,7 +50,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, seen: list[tuple[Any, ...]]) -> None:
         "mlflow": {
             "set_tracking_uri": lambda uri: seen.append(("mlflow uri", uri)),
             "set_experiment": lambda name: None,
-            "start_run": lambda run_name: seen.append(("mlflow run", run_name)),
+            "search_runs": lambda **_: [],
+            "start_run": lambda run_id, run_name: seen.append(("mlflow run", run_id, run_name)),
             "log_metrics": lambda values, step: seen.append(("mlflow", values, step)),
             "end_run": lambda: seen.append(("mlflow closed",)),
         },
@@ -93,8 +96,6 @@ def test_only_finite_numbers_are_figures() -> None:
 
 
 def test_the_peak_is_at_least_what_a_product_of_ours_reaches() -> None:
-    import time
-
     peak = matmul_peak(torch.device("cpu"), bf16=False)
     a = torch.randn(256, 256)
     began = time.perf_counter()
@@ -103,17 +104,31 @@ def test_the_peak_is_at_least_what_a_product_of_ours_reaches() -> None:
     assert peak > 0.05 * 5 * 2 * 256**3 / (time.perf_counter() - began)
 
 
-def test_goodput_counts_an_update_once_and_lost_time_against_it(tmp_path: Path) -> None:
+def test_goodput_counts_an_update_and_an_evaluation_once_and_lost_time_against_them(tmp_path: Path) -> None:
+    """Of 16 s of two sittings: updates 4 + 4, one of them done twice; an evaluation of 2 s, done twice."""
+    look = {"step": 0, "val_loss": 3.0, "evaluation_seconds": 2.0}
     with open_run(tmp_path, "train", "good", "0" * 64, {}) as run:
         rows = [
-            ("sitting", 100.0, {}), ("step", 104.0, {"step": 0, "step_seconds": 4.0}),
-            ("step", 108.0, {"step": 1, "step_seconds": 4.0}), ("sitting", 500.0, {}),
+            ("sitting", 100.0, {}), ("eval", 102.0, look), ("step", 104.0, {"step": 0, "step_seconds": 4.0}),
+            ("step", 108.0, {"step": 1, "step_seconds": 4.0}), ("sitting", 500.0, {}), ("eval", 502.0, look),
             ("step", 506.0, {"step": 1, "step_seconds": 4.0}), ("checkpoint", 508.0, {}),
         ]  # fmt: skip
         for event, at, values in rows:
             run.log(event, **{**values, "time": at})
-    assert goodput(run.path) == pytest.approx(8.0 / 16.0)
-    assert goodput(tmp_path) == 0.0
+    assert time_shares(run.path) == pytest.approx((8.0 / 16.0, 2.0 / 16.0))
+    assert goodput(run.path) == pytest.approx(10.0 / 16.0)
+    assert (goodput(tmp_path), time_shares(tmp_path)) == (0.0, (0.0, 0.0))
+
+
+def test_a_long_evaluation_is_no_lost_time(run: Run) -> None:
+    """Most of the run is a slow evaluation: goodput is high all the same, and the share says where the time went."""
+    look = Callback(lambda model, step: time.sleep(0.4), "eval")
+    result = fit(tiny_model(), objective, RandomRows(), settings(steps=3, checkpoint_every=100), run, callbacks=[look])
+    assert result.evaluation_share > 0.5
+    assert result.evaluation_share < result.goodput <= 1.0
+    asked = [row for row in read_events(run.path) if row["event"] == "eval"]
+    assert [row["step"] for row in asked] == [0, 3]
+    assert all(row["evaluation_seconds"] >= 0.4 for row in asked)
 
 
 def test_the_best_evaluation_is_kept_and_exported(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class NewKey(Strict):
     """POST organization/projects/{project_id}/api_keys."""
 
     name: Name
-    scopes: Annotated[list[str], Field(min_length=1, max_length=64)] = [INFERENCE]
+    scopes: Annotated[list[Name], Field(min_length=1, max_length=64)] = [INFERENCE]
     user_id: Id | None = None
     expires_at: Annotated[int, Field(ge=1, le=2**40)] | None = None
     expires_in_days: Annotated[int, Field(ge=1, le=3650)] | None = None

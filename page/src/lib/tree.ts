@@ -17,25 +17,46 @@ export interface Row {
 
 const ROOT = '';
 
-/** The visible path. `selected` maps a parent's id to the key of the alternative the reader turned to. */
+/**
+ * The visible path. `selected` maps a parent's id to the key of the alternative the reader turned to; elsewhere the path
+ * leads to the newest message.
+ */
 export function visibleRows(messages: Message[], selected: Record<string, string>): Row[] {
   const children = new Map<string, Message[]>();
   for (const message of messages) {
     const parent = message.parent ?? ROOT;
     children.set(parent, [...(children.get(parent) ?? []), message]);
   }
+  const newest = newestBelow(messages);
   const rows: Row[] = [];
   let parent = ROOT;
   while (children.has(parent)) {
     const alternatives = unitsOf(children.get(parent)!);
     const chosen = alternatives.findIndex((unit) => unit.key === selected[parent]);
-    const index = chosen < 0 ? alternatives.length - 1 : chosen;
+    const index = chosen < 0 ? latest(alternatives, newest) : chosen;
     const unit = alternatives[index]!;
     const active = activeOf(unit, children);
     rows.push({ unit, active, index, alternatives });
     parent = active.id;
   }
   return rows;
+}
+
+/** For each message the place of the newest one that follows from it, itself included; parents come before children. */
+function newestBelow(messages: Message[]): Map<string, number> {
+  const found = new Map<string, number>();
+  for (let place = messages.length - 1; place >= 0; place -= 1) {
+    const { id, parent } = messages[place]!;
+    const own = Math.max(found.get(id) ?? 0, place);
+    found.set(id, own);
+    if (parent !== null) found.set(parent, Math.max(found.get(parent) ?? 0, own));
+  }
+  return found;
+}
+
+function latest(units: Unit[], newest: Map<string, number>): number {
+  const places = units.map((unit) => Math.max(...unit.messages.map((message) => newest.get(message.id) ?? 0)));
+  return places.lastIndexOf(Math.max(...places));
 }
 
 function unitsOf(siblings: Message[]): Unit[] {
