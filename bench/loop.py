@@ -1,7 +1,7 @@
 """The loop under simulated users: how often it promotes what is not better, how often it finds what is, and how it
 recovers from poisoned votes. Nothing comparable exists elsewhere, so the figures stand alone.
 
-    .venv/bin/python bench/loop.py            200 seeded rounds of each kind, about two minutes
+    .venv/bin/python bench/loop.py            200 seeded rounds of each kind, some ten minutes
     .venv/bin/python bench/loop.py --quick    20 rounds
     .venv/bin/python bench/loop.py --real     also real training of a tiny model: 500 events to a promoted version (Y6)
 
@@ -259,25 +259,32 @@ def recovery(rounds: int) -> None:
         print(f"{poisoned:>9.0%}  {cells}  {rate(fine, rounds):>24}  {np.median(took):g}")
 
 
+TABLES = {
+    "rates": table, "budgets": budgets, "adversaries": adversaries, "distrust": distrust, "recovery": recovery,
+}  # fmt: skip
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="20 rounds instead of 200")
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=list(TABLES))
     parser.add_argument("--real", action="store_true", help="also real rounds with a tiny model")
+    parser.add_argument("--method", default="auto", help="of the real rounds: auto, dpo, kto, sft or grpo")
     parser.add_argument("--only-real", action="store_true")
     asked = parser.parse_args()
     rounds = 20 if asked.quick else asked.rounds
     if not asked.only_real:
         start = time.perf_counter()
-        for part in (table, budgets, adversaries, distrust, recovery):
-            part(rounds)
+        for name in asked.tables:
+            TABLES[name](rounds)
         print(f"\n{time.perf_counter() - start:.0f} s")
     if asked.real or asked.only_real:
         from loop_real import real_rounds
 
         with tempfile.TemporaryDirectory() as folder:
-            real_rounds(Path(folder), 1 if asked.quick else 3)
+            real_rounds(Path(folder), 1 if asked.quick else 3, asked.method)
 
 
 if __name__ == "__main__":

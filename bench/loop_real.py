@@ -11,6 +11,7 @@ import random
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from causerie.core import CauserieError, write_artifact, write_jsonl
 from causerie.feedback import Exposure, Signal, record_exposure, record_signal
@@ -133,7 +134,7 @@ def mean_utility(speaker: Speaker, seed: int) -> float:
     return sum(utility(text, right) for (text, _), (_, right) in zip(said, sums, strict=True)) / len(said)
 
 
-def real_rounds(folder: Path, rounds: int) -> None:
+def real_rounds(folder: Path, rounds: int, method: Any = "auto") -> None:
     """Run and print: Y6 first, then a canary for each round."""
     for seed in range(rounds):
         workspace, rng = folder / str(seed), random.Random(seed)
@@ -145,6 +146,7 @@ def real_rounds(folder: Path, rounds: int) -> None:
             config = ImproveConfig(
                 model=NAME,
                 seed=seed,
+                method=method,
                 guard=workspace / "guard.jsonl",
                 guard_max_tokens=24,
                 epochs=2.0,

@@ -25,6 +25,8 @@ from causerie.core import data_pack  # noqa: E402
 from causerie.serve.table import TABLE  # noqa: E402
 
 PAGE = ROOT / "docs" / "api-coverage.md"
+DEPTH = 3
+"""Levels of fields within fields that are compared."""
 OUTSIDE = ("assistants", "threads", "videos", "realtime", "audio", "images", "containers", "chatkit", "skills")
 """First parts of paths that are no aim of this server: media, hosted tools, deprecated or hosted-only products."""
 
@@ -64,6 +66,76 @@ def properties(spec: dict[str, Any], node: dict[str, Any], depth: int = 0) -> se
     return names
 
 
+def within(document: dict[str, Any], node: dict[str, Any], seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields within a schema as a tree `{name: tree}`, through lists, references and combinations; where anything
+    may stand, the tree has the name "*". What holds itself is not followed again, nor anything below `DEPTH` levels."""
+    while "$ref" in node:
+        if node["$ref"] in seen:
+            return {}
+        seen = (*seen, node["$ref"])
+        node = resolve(document, {"$ref": node["$ref"]})
+    tree: dict[str, Any] = {}
+    inner = [part for key in ("allOf", "anyOf", "oneOf") for part in node.get(key, ())]
+    for part in [*inner, *([node["items"]] if isinstance(node.get("items"), dict) else [])]:
+        merge(tree, within(document, part, seen))
+    for name, value in node.get("properties", {}).items():
+        merge(tree, {name: within(document, value, (*seen, "")) if seen.count("") < DEPTH else {}})
+    if node.get("type") == "object" and "properties" not in node and node.get("additionalProperties", True) is True:
+        tree["*"] = {}
+    return tree
+
+
+def merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
+    """Add another tree's names to a tree."""
+    for name, below in other.items():
+        merge(tree.setdefault(name, {}), below)
+
+
+def compare(wanted: dict[str, Any], got: dict[str, Any], place: str) -> tuple[int, list[str]]:
+    """How many fields below a place are wanted, and the paths of those that are not taken."""
+    count, missing = 0, []
+    for name, below in wanted.items():
+        if name == "*":
+            continue
+        path = f"{place}.{name}"
+        if name not in got and "*" not in got:
+            count, missing = count + 1 + size(below), [*missing, path]
+            continue
+        more, lost = compare(below, got.get(name, {"*": {}}), path)
+        count, missing = count + 1 + more, missing + lost
+    return count, missing
+
+
+def size(tree: dict[str, Any]) -> int:
+    """Names in a tree."""
+    return sum(1 + size(below) for name, below in tree.items() if name != "*")
+
+
+def at(tree: dict[str, Any], path: str) -> dict[str, Any]:
+    """The tree below a dotted path."""
+    for name in path.split("."):
+        tree = tree[name]
+    return tree
+
+
+def nested(spec: dict[str, Any], operation: dict[str, Any], route: Any, fields: set[str]) -> tuple[int, int, list[str]]:
+    """Fields within an operation's fields: how many there are, how many are taken, and the paths of the others.
+
+    A path that is not taken stands for all below it.
+    """
+    content = resolve(spec, operation.get("requestBody", {})).get("content", {})
+    if route is None or route.body is None or "application/json" not in content:
+        return 0, 0, []
+    wanted = within(spec, content["application/json"].get("schema", {}))
+    ours = route.body.model_json_schema(by_alias=True)
+    got = within(ours, ours)
+    total, missing = 0, []
+    for name in sorted(fields):
+        count, lost = compare(wanted.get(name, {}), got.get(name, {}), name)
+        total, missing = total + count, missing + lost
+    return total, total - sum(1 + size(at(wanted, path)) for path in missing), missing
+
+
 def body_fields(spec: dict[str, Any], operation: dict[str, Any]) -> set[str]:
     """The fields of an operation's JSON (or form) body."""
     content = resolve(spec, operation.get("requestBody", {})).get("content", {})
@@ -96,8 +168,12 @@ def accepted(route: Any) -> set[str]:
     return names - refused(route.body)
 
 
-def rows_of(spec: dict[str, Any]) -> tuple[list[tuple[str, str, Any, set[str], set[str]]], int]:
-    """Method, path, our route or None, body fields, accepted fields of every operation in view; how many are not."""
+Row = tuple[str, str, Any, set[str], set[str], tuple[int, int, list[str]]]
+
+
+def rows_of(spec: dict[str, Any]) -> tuple[list[Row], int]:
+    """Method, path, our route or None, body fields, accepted fields, and the fields within those (see `nested`) of
+    every operation in view; how many are not."""
     ours = {(route.method, bare(route.path.replace(":path", ""))): route for route in TABLE}
     found, left = [], 0
     for path, item in spec["paths"].items():
@@ -113,7 +189,8 @@ def rows_of(spec: dict[str, Any]) -> tuple[list[tuple[str, str, Any, set[str], s
                 left += 1
                 continue
             fields = body_fields(spec, item[method])
-            found.append((method.upper(), path, route, fields, accepted(route) & fields if route else set()))
+            taken = accepted(route) & fields if route else set()
+            found.append((method.upper(), path, route, fields, taken, nested(spec, item[method], route, taken)))
     return found, left
 
 
@@ -123,6 +200,7 @@ def page(spec: dict[str, Any]) -> str:
     served = [row for row in rows if row[2] is not None]
     fields = sum(len(row[3]) for row in served)
     taken = sum(len(row[4]) for row in served)
+    inner, inside = sum(row[5][0] for row in served), sum(row[5][1] for row in served)
     ours = {(route.method, bare(route.path.replace(":path", ""))) for route in TABLE}
     extra = sorted(ours - {(row[0], bare(row[1])) for row in served})
     lines = [
@@ -137,17 +215,25 @@ def page(spec: dict[str, Any]) -> str:
         f"`x-causerie-ignored`). Out of view are {left} operations: media, hosted tools and products, deprecated "
         "ones, and the organization's administration.",
         "",
-        "What this count does not show: fields within fields (of message parts only texts are taken, of tools only "
-        "functions, of chunking and ranking what the sizes say); `prediction`, `reasoning_effort`, `verbosity` and the "
-        "like are accepted and change nothing; usage of media and hosted tools is served as empty buckets.",
+        f"Within these fields, {DEPTH} levels down and over all alternatives of a union, **{inside} of {inner}** fields "
+        f"are taken ({100 * inside / max(1, inner):.1f} %). What is not: parts of messages that are no text, hosted "
+        "tools (file and web search, computers, containers, images, MCP), and their filters; the list is below.",
         "",
-        "| operation | served | fields | not taken |",
-        "|---|---|---|---|",
+        "What these counts do not show: `prediction`, `reasoning_effort`, `verbosity` and the like are accepted and "
+        "change nothing; usage of media and hosted tools is served as empty buckets.",
+        "",
+        "| operation | served | fields | within them | not taken |",
+        "|---|---|---|---|---|",
     ]
-    for method, path, route, wanted, got in rows:
+    for method, path, route, wanted, got, (total, deep, _) in rows:
         missing = ", ".join(f"`{name}`" for name in sorted(wanted - got)) if route else ""
         count = f"{len(got)} of {len(wanted)}" if route and wanted else ""
-        lines.append(f"| {method} `v1{path}` | {'yes' if route else 'no'} | {count} | {missing} |")
+        inner_count = f"{deep} of {total}" if total else ""
+        lines.append(f"| {method} `v1{path}` | {'yes' if route else 'no'} | {count} | {inner_count} | {missing} |")
+    lines += ["", "## Fields within fields that are not taken", ""]
+    for method, path, _, _, _, (_, _, lost) in rows:
+        if lost:
+            lines.append(f"- {method} `v1{path}`: {', '.join(f'`{name}`' for name in lost)}")
     lines += [
         "",
         f"Beside the specification: {', '.join(f'{method} `v1/{path}`' for method, path in extra) or 'none'}.",

@@ -6,23 +6,27 @@ Look at them after a change to the page; those that the README and the guides sh
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import APIRequestContext, Browser, Page, sync_playwright
+from sqlalchemy import select
 
 from causerie.chat.accounts import Accounts
 from causerie.chat.signin import Door
-from causerie.core import open_run
+from causerie.core import open_run, write_artifact
 from causerie.hub import register
-from causerie.store import open_store
-from causerie.text import train_bpe
+from causerie.loop import CanaryConfig, start_canary
+from causerie.store import Store, exposures, new_id, now, open_store, usage
+from causerie.text import Tokenizer, train_bpe
 from tests.chat.conftest import IMPROVE, TEXT, Script, make_model, start_server
 
 LONG = """## Tides, briefly
@@ -55,8 +59,12 @@ FRENCH = "Une **marée** est la montée puis la descente des eaux. On l’expliq
 
 
 def seed_runs(workspace: Path) -> None:
-    """One pretraining run with curves, samples and a prediction."""
-    with open_run(workspace, "pretrain", "mai-small", "a" * 64, {}) as run:
+    """Pretraining runs with curves, samples, a scored prediction and the data behind them."""
+    with write_artifact(workspace, "corpus", "web-fr-en", "c0" * 32) as corpus:
+        corpus.metrics.update(documents_in=48_210, documents_kept=17_904)
+        (corpus.path / "report.html").write_text("<h1>Corpus</h1>")
+    assert corpus.artifact is not None
+    with open_run(workspace, "pretrain", "mai-small", "a" * 64, {"corpus": str(corpus.artifact.path)}) as run:
         for step in range(400):
             loss = 2.6 + 6.2 * math.exp(-step / 60) + 0.04 * math.sin(step * 1.7)
             figures = {
@@ -69,9 +77,56 @@ def seed_runs(workspace: Path) -> None:
         run.result.update(tokens=52_428_800, loss=2.61)
     folder = workspace / "predictions"
     folder.mkdir()
-    (folder / "mai-small.json").write_text(
-        '{"loss": 2.58, "interval": [2.47, 2.71], "created": "2026-11-01", "scores": []}'
-    )
+    score = {
+        "run": "a" * 64,
+        "measured": 2.61,
+        "relative_error": 0.0116,
+        "within_interval": True,
+        "made_before_run": True,
+    }
+    said = {"loss": 2.58, "interval": [2.47, 2.71], "created": "2026-11-01", "scores": [score]}
+    (folder / "mai-small.json").write_text(json.dumps(said))
+
+
+def seed_usage(store: Store, people: list[str]) -> None:
+    """A month of questions, more on working days."""
+    today, rows = now() // 86_400, []
+    for back in range(29):
+        weight = (1 if (today - back) % 7 in (2, 3) else 4) * (1 + math.sin(back) / 4)
+        for index, person in enumerate(people):
+            for _ in range(int(weight) + 1):
+                tokens = {
+                    "prompt_tokens": int(900 * weight / (index + 1)),
+                    "completion_tokens": int(420 * weight / (index + 1)),
+                }
+                row = {"request_id": new_id("req"), "time": (today - back - 1) * 86_400 + 3600 * 9, "key_id": person}
+                row |= {"route": "/api/chat", "model": "demo@2", "status": 200, "latency": 1.0, "cached_tokens": 0}
+                rows.append(row | tokens)
+    store.add(usage, rows)
+
+
+def seed_trial(workspace: Path, store: Store, request: APIRequestContext, script: Script, tokenizer: Tokenizer) -> None:
+    """A round that promoted a version, and a candidate on trial with votes."""
+    request.post("/api/improve", data={"model": "demo"})
+    while request.get("/api/improve").json()["status"] in ("starting", "running"):
+        time.sleep(0.2)
+    made = make_model(workspace, tokenizer, "d4", {"base": "f5" * 32})
+    candidate = register(store, workspace, "demo", made, parents=["demo@3"], card={"summary": "Learnt from 212 votes."})
+    start_canary(store, candidate.ref, CanaryConfig(share=0.2, max_per_user=100, min_people=1))
+    script.answer = lambda prompt, seed: f"It is the Moon above all. {seed % 7}"
+    for index in range(26):
+        talk = request.post("/api/conversations", data={"title": "Votes"}).json()["id"]
+        body = {"conversation": talk, "model": "demo", "content": "Why?", "drafts": 1 if index == 0 else 2}
+        request.post("/api/chat", data=body)
+        if index:
+            tree = request.get(f"/api/conversations/{talk}").json()["messages"]
+            names = {row.id: row.version for row in store.read(select(exposures))}
+            better = next((i for i, one in enumerate(tree[1:]) if names[one["exposure"]["id"]] == 4), 0)
+            side = "tie" if index % 9 == 0 else ("left", "right")[better if index % 3 else 1 - better]
+            signal = {"kind": "choice", "id": new_id("sig"), "message": tree[1]["id"], "value": side}
+            request.post("/api/feedback", data={"signal": signal})
+        time.sleep(0.05)
+        request.delete(f"/api/conversations/{talk}")
 
 
 def shoot(browser: Browser, url: str, out: Path, name: str, act: Callable[[Page], None], **options: Any) -> None:
@@ -100,7 +155,14 @@ def ask(page: Page, text: str) -> None:
     page.wait_for_timeout(700)
 
 
-def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -> None:
+def pictures(
+    browser: Browser,
+    url: str,
+    out: Path,
+    script: Script,
+    code: str,
+    seed: Callable[[APIRequestContext, list[str]], None],
+) -> None:
     """All of them, in the order of the names."""
 
     def set_up(page: Page) -> None:
@@ -114,7 +176,8 @@ def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -
     for name in ("Grace", "Alan"):
         context.request.post("/api/admin/accounts", data={"name": name, "password": "correct horse"})
     context.request.post("/api/admin/keys", data={"name": "notebook"})
-    context.close()
+    price = {"model": "*", "currency": "eur", "input": 0.4, "output": 1.2, "from": int(now() - 31 * 86_400)}
+    context.request.post("/v1/organization/prices", data=price)
     shoot(browser, url, out, "02-sign-in", lambda page: None)
     shoot(browser, url, out, "03-empty", lambda page: None, state=state)
     script.answer = lambda prompt, seed: FRENCH if "marée" in prompt.rsplit("user", 1)[-1] else LONG
@@ -155,34 +218,39 @@ def pictures(browser: Browser, url: str, out: Path, script: Script, code: str) -
         page.wait_for_timeout(600)
 
     shoot(browser, url, out, "10-search", list_of, state=state)
+    seed(context.request, [one["id"] for one in context.request.get("/api/admin/accounts").json()["accounts"]])
+    context.close()
+    tall = {"state": state, "size": (1280, 1700)}
     for index, view in enumerate(("teach", "runs", "admin"), 11):
-        shoot(
-            browser,
-            url,
-            out,
-            f"{index}-{view}",
-            lambda page, view=view: page.goto(f"/#/{view}"),
-            state=state,
-            size=(1280, 1250),
-        )
+        shoot(browser, url, out, f"{index}-{view}", lambda page, view=view: page.goto(f"/#/{view}"), **tall)
 
     def run(page: Page) -> None:
         page.goto("/#/runs")
         page.get_by_role("link", name="pretrain").click()
         page.wait_for_timeout(800)
 
-    shoot(browser, url, out, "14-run", run, state=state, size=(1280, 1250))
-    shoot(
-        browser,
-        url,
-        out,
-        "15-admin-dark",
-        lambda page: page.goto("/#/admin"),
-        state=state,
-        color_scheme="dark",
-        size=(1280, 1250),
-    )
-    shoot(browser, url, out, "16-admin-phone", lambda page: page.goto("/#/admin"), state=state, size=(390, 800))
+    def prices(page: Page) -> None:
+        page.goto("/#/admin")
+        page.get_by_role("button", name="Prices").click()
+
+    def passages(page: Page) -> None:
+        script.answer = lambda prompt, seed: "The keeper was called Aveline [1], and lived on Ouessant [2]."
+        line = "The sea was calm, and nothing was seen of note that day, nor the next. "
+        text = line * 500 + "The keeper of the lighthouse was called Aveline. " + line * 500
+        file = {"name": "journal of the keeper.txt", "mimeType": "text/plain", "buffer": text.encode()}
+        page.locator("input[type=file]").set_input_files([file])
+        page.wait_for_timeout(2500)
+        ask(page, "Who was the keeper of the lighthouse?")
+        page.locator("summary").first.click()
+
+    shoot(browser, url, out, "14-run", run, **tall)
+    shoot(browser, url, out, "15-admin-dark", lambda page: page.goto("/#/admin"), color_scheme="dark", **tall)
+    shoot(browser, url, out, "16-admin-phone", lambda page: page.goto("/#/admin"), state=state, size=(390, 1500))
+    shoot(browser, url, out, "17-teach-french", lambda page: page.goto("/#/teach"), locale="fr-FR", **tall)
+    shoot(browser, url, out, "18-teach-dark", lambda page: page.goto("/#/teach"), color_scheme="dark", **tall)
+    shoot(browser, url, out, "19-teach-phone", lambda page: page.goto("/#/teach"), state=state, size=(390, 1500))
+    shoot(browser, url, out, "20-prices", prices, state=state)
+    shoot(browser, url, out, "21-passages", passages, state=state)
 
 
 def main() -> None:
@@ -206,7 +274,12 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
             )
-            pictures(browser, server.url, out, script, door.accounts.code)
+
+            def seed(request: APIRequestContext, people: list[str]) -> None:
+                seed_usage(store, people)
+                seed_trial(workspace, store, request, script, tokenizer)
+
+            pictures(browser, server.url, out, script, door.accounts.code, seed)
             browser.close()
             server.stop()
             thread.join(20)

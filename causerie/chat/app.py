@@ -187,7 +187,8 @@ def _lifespan(context: ChatContext) -> Lifespan:
 
 
 def _error_response(error: CauserieError, status: int) -> JSONResponse:
-    return JSONResponse({"error": error.as_dict()}, status_code=status, headers={"cache-control": "no-store"})
+    headers = {"cache-control": "no-store", **({"retry-after": "2"} if status == 503 else {})}
+    return JSONResponse({"error": error.as_dict()}, status_code=status, headers=headers)
 
 
 async def _known_error(_request: Request, error: CauserieError) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class ServeConfig:
     """Processor threads of each engine; 0 lets the engine choose by the size of its model."""
     cache_mb: int = 512
     """Memory of each engine for its key-value cache, in MiB."""
+    quantize: Literal["none", "int8-head", "int8"] = "none"
+    """8-bit integers in each engine: faster, at a cost per token that `docs/decisions/0015` gives."""
     sign_in: bool = False
     """Ask people to sign in; without it the page is for the one person on this computer."""
     oidc_issuer: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from causerie.core import CauserieError
+from causerie.serve import as_api_error
 
 ERRORS: Final = {
     "CAU-6101": "A request is not what the endpoint accepts.",
@@ -42,16 +43,13 @@ STATUS: Final = {
     "CAU-6116": 502,
     "CAU-1304": 404,
     "CAU-5001": 404,
-    "CAU-6003": 404,
-    "CAU-6004": 502,
-    "CAU-6006": 503,
 }
-"""HTTP status of each code; codes of other rooms become 400 (bad input that the user can mend)."""
+"""HTTP status of each code; codes of other rooms have the one that the API gives them."""
 
 
 def status_of(error: CauserieError) -> int:
     """HTTP status for an error of any room."""
-    return STATUS.get(error.code, 400)
+    return STATUS.get(error.code) or as_api_error(error).status
 
 
 def not_found(kind: str, name: str) -> CauserieError:

@@ -31,7 +31,9 @@ def serve_page(config: ServeConfig, workspace: Path) -> None:
     """
     with open_store(workspace) as store:
         found = models_to_serve(config, workspace, store)
-        pool = EnginePool(config=EngineConfig(threads=config.threads or None, cache_mb=config.cache_mb))
+        quantize = None if config.quantize == "none" else config.quantize
+        engine = EngineConfig(threads=config.threads or None, cache_mb=config.cache_mb, quantize=quantize)
+        pool = EnginePool(config=engine)
         load = [_loading(pool, found)]
         door = make_door(config, store)
         if config.host in LOOPBACK or door.accounts is not None:

@@ -142,8 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(wrong, tokens)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader has seen enough; Python would complain once more when it flushes at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has seen enough
+        _drop_stdout()
         sys.exit(0)
     except OSError as error:
         _fail(_unusable(error, tokens), tokens)
@@ -166,6 +166,15 @@ def _unusable(error: OSError, tokens: list[str]) -> CauserieError:
 
 def _fail(error: CauserieError, tokens: list[str]) -> None:
     stderr_console().print(str(error), markup=False, highlight=False)
-    if "--json" in tokens:
-        sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
+    try:
+        if "--json" in tokens:
+            sys.stdout.write(json.dumps({"error": error.as_dict()}, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        _drop_stdout()
     sys.exit(error.exit_status)
+
+
+def _drop_stdout() -> None:
+    """Send what stdout still holds nowhere: Python would complain once more when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,8 +3,6 @@
 from causerie.core.artifact import (
     Artifact,
     Draft,
-    FileEntry,
-    Manifest,
     artifact_key,
     artifact_path,
     code_digest,
@@ -14,7 +12,6 @@ from causerie.core.artifact import (
     list_artifacts,
     open_artifact,
     place_for,
-    read_manifest,
     write_artifact,
 )
 from causerie.core.crash import crashpoint
@@ -30,6 +27,7 @@ from causerie.core.files import (
     write_jsonl,
 )
 from causerie.core.lazy import lazy_names
+from causerie.core.manifest import FileEntry, Manifest, read_manifest
 from causerie.core.plain import plain
 from causerie.core.progress import Tracker, say, stderr_console, track
 from causerie.core.run import Run, open_run, read_events, read_run

@@ -7,14 +7,13 @@ the code that made it, so a stage whose key exists need not run again.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import glob
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
-import platform
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,41 +21,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from causerie import __version__
 from causerie.core.crash import crashpoint
 from causerie.core.errors import CauserieError
-from causerie.core.files import cannot_write, fsync_folder, fsync_tree, read_json, sha256_file, sha256_json, write_json
+from causerie.core.files import cannot_write, fsync_folder, fsync_tree, sha256_file, sha256_json, write_json
+from causerie.core.manifest import MANIFEST, Manifest, entries_of, present_versions, read_manifest
 from causerie.core.workspace import folder_name
-
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of an artifact: path relative to the folder, size in bytes, hex SHA-256."""
-
-    path: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact is, what made it and from what; see the module's docstring."""
-
-    kind: str
-    name: str
-    key: str
-    created: str
-    inputs: dict[str, str] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    files: tuple[FileEntry, ...] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
-    seeds: dict[str, int] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,21 +91,6 @@ def artifact_key(kind: str, config: Mapping[str, Any], inputs: Mapping[str, str]
     return sha256_json({"kind": kind, "config": dict(config), "inputs": dict(inputs), "code": code})
 
 
-def _versions() -> dict[str, str]:
-    found = {"causerie": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _entries(folder: Path) -> tuple[FileEntry, ...]:
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return tuple(FileEntry(p.relative_to(folder).as_posix(), p.stat().st_size, sha256_file(p)) for p in paths)
-
-
 @contextmanager
 def write_artifact(
     place: Path,
@@ -168,19 +124,8 @@ def write_artifact(
         _sweep(final)
         draft = Draft(beside)
         yield draft
-        manifest = Manifest(
-            kind=kind,
-            name=name,
-            key=key,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            inputs=dict(inputs or {}),
-            config=dict(config or {}),
-            files=_entries(beside),
-            metrics=draft.metrics,
-            seeds=dict(seeds or {}),
-            versions=_versions(),
-            notices=tuple(draft.notices),
-        )
+        recorded = {"inputs": dict(inputs or {}), "config": dict(config or {}), "seeds": dict(seeds or {})}
+        manifest = _manifest_of(draft, kind, name, key, recorded)
         crashpoint("artifact.before_manifest")
         write_json(beside / MANIFEST, asdict(manifest))
         fsync_tree(beside)
@@ -199,6 +144,21 @@ def write_artifact(
     finally:
         if holder is not None:
             os.close(holder)
+
+
+def _manifest_of(draft: Draft, kind: str, name: str, key: str, recorded: dict[str, Any]) -> Manifest:
+    """The manifest of what was written into a draft."""
+    return Manifest(
+        kind=kind,
+        name=name,
+        key=key,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=entries_of(draft.path),
+        metrics=draft.metrics,
+        versions=present_versions(),
+        notices=tuple(draft.notices),
+        **recorded,
+    )
 
 
 def _delete(beside: Path, final: Path) -> None:
@@ -224,11 +184,15 @@ def _new_draft(final: Path) -> tuple[Path, int | None]:
 
 
 def _held(draft: Path) -> int | None:
-    """A lock on a draft's folder that ends with this process; None where the file system has none, or another has it."""
+    """A lock on a draft's folder that ends with this process; None where there are no locks or another has it."""
     try:
         opened = os.open(draft, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        os.close(opened)
         return None
     return opened
 
@@ -242,8 +206,13 @@ def _sweep(final: Path) -> None:
 
 
 def _is_elsewhere(error: OSError, folder: Path) -> bool:
-    """Whether an error names a file that is not in `folder`: then it is about something read, not about our writing."""
+    """Whether an error names a file that is not in `folder`: then it is about something read, not about our writing.
+
+    A copy that finds the disk full names the file it reads from.
+    """
     name = error.filename
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return False
     return isinstance(name, str) and not Path(name).absolute().is_relative_to(folder.absolute())
 
 
@@ -289,44 +258,6 @@ def artifact_path(workspace: Path, kind: str, name: str, key: str) -> Path:
         CauserieError: CAU-1011 when the name cannot be that of a folder.
     """
     return workspace / kind / f"{folder_name(name)}-{key[:8]}"
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an artifact folder.
-
-    Raises:
-        CauserieError: CAU-1001 when there is none, CAU-1003 when it cannot be read.
-    """
-    if folder.is_file():
-        fix = "give the folder of an artifact"
-        raise CauserieError("CAU-1001", "a file, where an artifact's folder is needed", where=str(folder), fix=fix)
-    value = read_json(folder / MANIFEST)
-    try:
-        files = tuple(FileEntry(**entry) for entry in value.pop("files", ()))
-        manifest = Manifest(**{**value, "files": files, "notices": tuple(value.get("notices", ()))})
-    except (TypeError, AttributeError) as error:
-        raise _no_manifest(folder, str(error)) from error
-    for record in (manifest, *files):
-        for name, kind in _FIELDS[type(record)].items():
-            if not isinstance(getattr(record, name), kind):
-                raise _no_manifest(folder, f"{name} is {getattr(record, name)!r}")
-    for entry in files:
-        if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts:
-            raise _no_manifest(folder, f"{entry.path} leads out of the folder")
-    return manifest
-
-
-_FIELDS: Final[dict[type, dict[str, type]]] = {
-    Manifest: dict.fromkeys(("kind", "name", "key", "created"), str)
-    | dict.fromkeys(("inputs", "config", "metrics", "seeds", "versions"), dict),
-    FileEntry: {"path": str, "bytes": int, "sha256": str},
-}
-"""What the fields of a manifest must be."""
-
-
-def _no_manifest(folder: Path, cause: str) -> CauserieError:
-    fix = "delete the folder and rebuild it"
-    return CauserieError("CAU-1003", f"not a manifest: {cause}", where=str(folder / MANIFEST), fix=fix)
 
 
 def open_artifact(folder: Path, verify: Literal["size", "digest"] = "size", *, kind: str = "") -> Artifact:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from causerie.core import CauserieError
 from causerie.data.addresses import host_of
 from causerie.data.corpus import json_lines
 

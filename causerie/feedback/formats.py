@@ -124,7 +124,9 @@ def pair_records(prompt: list[Message], chosen: str, rejected: str, origin: Orig
 
 
 def label_records(prompt: list[Message], answer: str, label: bool, origin: Origin) -> Parsed:
-    """An answer that was called good or bad, as an exposure and a signal."""
+    """An answer that was called good or bad, as an exposure and a signal; an empty one may be called bad only."""
+    if label and not answer.strip():
+        raise BadRowError("the liked answer is empty")
     shown = _exposure(prompt, answer, origin)
     return [shown], [_signal("imported_label", shown.id, {"label": label}, origin)]
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from causerie.core import CauserieError, open_artifact, read_manifest, sha256_file, sha256_json
 from causerie.hub.registry import Version, get_version, version_by_key
 from causerie.hub.suggest import unknown_model
 from causerie.store import Store
+
+KEYED: Final = (".json", ".safetensors", ".jinja", ".model", ".txt")
+"""Endings of the files that make a model what it is."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,6 @@ def folder_kind(folder: Path) -> str:
 
 
 def weights_key(folder: Path) -> str:
-    """Key of a folder without manifest: digest of its configuration, tokenizer and weights (64 hex digits)."""
-    files = sorted({*folder.glob("*.json"), *folder.glob("*.safetensors")})
+    """Key of a folder without manifest: digest of configuration, tokenizer, template and weights (64 hex digits)."""
+    files = sorted(path for ending in KEYED for path in folder.glob(f"*{ending}"))
     return sha256_json({path.name: sha256_file(path) for path in files})

@@ -20,12 +20,12 @@ from causerie.core import (
 from causerie.hub.audit import record_audit
 from causerie.hub.card import model_card
 from causerie.hub.registry import Status, Version, check_name, get_version, register
-from causerie.hub.resolve import folder_kind, resolve, weights_key
+from causerie.hub.resolve import KEYED, folder_kind, resolve, weights_key
 from causerie.hub.rights import rights_of
 from causerie.hub.terms import combine_licences
 from causerie.store import Store
 
-SUFFIXES: Final = (".json", ".safetensors", ".jinja", ".txt", ".model", ".md")
+SUFFIXES: Final = (*KEYED, ".md")
 """Files that an import copies: configuration, weights, tokenizer, texts. Anything that could hold code stays out."""
 
 

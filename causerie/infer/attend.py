@@ -12,8 +12,10 @@ lie one after the other, as those of a sequence alone mostly do, are read where 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,6 +23,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from causerie.infer.chunks import attend_chunk
 from causerie.infer.scheduler import Work
+
+EVEN: Final = 16
+"""A single token always sees a multiple of so many positions, the rest masked: torch's kernel adds up in an order that
+depends on the remainder, and a sequence alone is to get what it gets beside longer ones, bit for bit in bfloat16."""
 
 
 class KeyValueCache:
@@ -39,7 +45,7 @@ class KeyValueCache:
         size = (2, n_blocks, block_size, n_kv_head, head_dim)
         # Zeros, not empty: masked positions are multiplied by 0, and 0 times a stray NaN is NaN.
         self.layers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(n_layer)]
-        self.block_size = block_size
+        self.block_size, self.n_blocks = block_size, n_blocks
         self.dtype, self.device = dtype, device
         self._flat = [layer.view(2, -1, n_kv_head, head_dim) for layer in self.layers]
 
@@ -81,7 +87,7 @@ class Group:
     length: int
     views: dict[int | None, View]
     seen: dict[int | None, int]
-    """Of a chunk, by window: how many keys its view shows before the end of the chunk."""
+    """Of a chunk, by window: how many of the view's positions there are up to the end of the chunk."""
     fresh: bool = False
     """Whether the chunk begins its sequence: all that it sees is in the step itself."""
 
@@ -153,12 +159,7 @@ def _group(cache: KeyValueCache, first: int, items: list[Work], windows: set[int
         return Group(first, 1, length, {}, {}, fresh=True)
     views = {window: _view(cache, items, window) for window in windows}
     end = items[0].start + length
-    seen = {
-        window: end - (_earliest(items[0], window) // cache.block_size * cache.block_size)
-        if view.table is not None
-        else view.last - view.first
-        for window, view in views.items()
-    }
+    seen = {window: end - _first_block(items[0], window, cache.block_size) * cache.block_size for window in windows}
     return Group(first, len(items), length, views, seen)
 
 
@@ -170,27 +171,29 @@ def _slots(work: Work, block_size: int) -> list[int]:
     ]
 
 
-def _earliest(work: Work, window: int | None) -> int:
-    """The first position that any of the tokens may look at."""
-    return 0 if window is None else max(0, work.start - window + 1)
+def _first_block(work: Work, window: int | None, block_size: int) -> int:
+    """Which of its blocks holds the first position that any of the tokens may look at, `EVEN` positions taken whole."""
+    earliest = 0 if window is None else max(0, work.start - window + 1)
+    return earliest // EVEN * EVEN // block_size
 
 
 def _view(cache: KeyValueCache, items: list[Work], window: int | None) -> View:
     size, length = cache.block_size, items[0].count
-    firsts = [_earliest(item, window) // size for item in items]
+    firsts = [_first_block(item, window, size) for item in items]
     tables = [
         item.sequence.blocks[first : -(-(item.start + length) // size)]
         for item, first in zip(items, firsts, strict=True)
     ]
-    if len(items) == 1 and _consecutive(tables[0]):
-        shift = (tables[0][0] - firsts[0]) * size  # slot = position + shift
-        return View(None, None, _earliest(items[0], window) + shift, items[0].start + length + shift)
-    width = max(map(len, tables))
-    padded = [block for table in tables for block in table + [0] * (width - len(table))]
+    even = EVEN // math.gcd(EVEN, size)  # blocks
+    width = -(-max(map(len, tables)) // even) * even
     mask = None
     if length == 1:
         starts = torch.tensor([[item.start, first * size] for item, first in zip(items, firsts, strict=True)])
         mask = _mask(cache, starts[:, :1], starts[:, 1:] + torch.arange(width * size), window)
+    first = tables[0][0]
+    if len(items) == 1 and _consecutive(tables[0]) and first + width <= cache.n_blocks:
+        return View(mask, None, first * size, (first + width) * size)
+    padded = [block for table in tables for block in table + [0] * (width - len(table))]
     return View(mask, torch.tensor(padded, device=cache.device))
 
 

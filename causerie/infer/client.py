@@ -367,10 +367,11 @@ class EngineClient:
         return count >= DEATHS and time.monotonic() - when < POISON_SECONDS
 
     def _after_death(self) -> None:
+        # Once for requests that are alike, such as the choices of one: they saw one death, not several.
+        for digest in dict.fromkeys(item.digest for item in self._requests.values() if item.admitted):
+            count, _ = self._deaths.pop(digest, (0, 0.0))
+            self._deaths[digest] = count + 1, time.monotonic()
         for name, request in list(self._requests.items()):
-            if request.admitted:
-                count, _ = self._deaths.pop(request.digest, (0, 0.0))
-                self._deaths[request.digest] = count + 1, time.monotonic()
             if request.last is not None or self._is_poison(request):
                 del self._requests[name]
                 request.events.put_nowait(request.closing("error"))

@@ -1,7 +1,7 @@
 """Linear layers in bfloat16 for decoding on processors, their weights kept in the order that oneDNN reads.
 
 For few rows torch's plain product reads a matrix at a quarter of what memory gives; in this order it is read at
-nearly all of it (65,536 x 640, one row, one thread: 7.4 ms and 2.2). Sums are float32 and rounded once, as in the plain product.
+nearly all of it (65,536 x 640, one row, one thread: 7.4 ms and 2.2). Sums are float32 and rounded once, in both.
 """
 
 from __future__ import annotations

@@ -63,7 +63,10 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 class _SummedNll(torch.autograd.Function):
-    """Σ −log softmax(hidden · weightᵀ + bias)[target] · factor, the gradient made along with it, chunk by chunk."""
+    """Σ −log softmax(hidden · weightᵀ + bias)[target] · factor, the gradient made along with it, chunk by chunk.
+
+    The logits of a chunk become their own gradient in place; the weight's gradient is added up once for a group of chunks.
+    """
 
     @staticmethod
     def forward(
@@ -73,8 +76,8 @@ class _SummedNll(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         factors: Tensor | None,
-        chunk: int,
-        step: Callable[..., tuple[Tensor, Tensor]],
+        sizes: tuple[int, int],
+        step: Callable[..., Tensor],
     ) -> Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -85,18 +88,23 @@ class _SummedNll(torch.autograd.Function):
         d_hidden = torch.empty_like(narrow) if need_hidden else None
         d_weight = torch.zeros_like(weight, dtype=total.dtype) if need_weight else None
         d_bias = torch.zeros_like(bias, dtype=total.dtype) if need_bias and bias is not None else None
+        count, (chunk, group) = hidden.shape[0], sizes
+        kept = torch.empty(min(group, count), weight.shape[0], dtype=dtype, device=hidden.device)
         with torch.autocast(kind, enabled=False):
-            for start in range(0, hidden.shape[0], chunk):
-                part = slice(start, start + chunk)
-                logits = F.linear(narrow[part], projection, offset)
-                nll, d_logits = step(logits, targets[part], None if factors is None else factors[part])
-                total += nll
-                if d_hidden is not None:
-                    torch.mm(d_logits, projection, out=d_hidden[part])
+            for first in range(0, count, group):
+                last = min(first + group, count)
+                for start in range(first, last, chunk):
+                    part = slice(start, min(start + chunk, last))
+                    logits = torch.mm(narrow[part], projection.T, out=kept[start - first : part.stop - first])
+                    if offset is not None:
+                        logits += offset
+                    total += step(logits, targets[part], None if factors is None else factors[part])
+                    if d_hidden is not None:
+                        torch.mm(logits, projection, out=d_hidden[part])
                 if d_weight is not None:
-                    d_weight += d_logits.T @ narrow[part]
+                    d_weight += kept[: last - first].T @ narrow[first:last]
                 if d_bias is not None:
-                    d_bias += d_logits.sum(0)
+                    d_bias += kept[: last - first].sum(0, dtype=total.dtype)
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         return total
@@ -108,8 +116,8 @@ class _SummedNll(torch.autograd.Function):
         return (*found, None, None, None, None)
 
 
-def _softmax_step(logits: Tensor, targets: Tensor, factors: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Summed loss of a chunk, and its gradient with respect to the logits, in their dtype."""
+def _softmax_step(logits: Tensor, targets: Tensor, factors: Tensor | None) -> Tensor:
+    """Summed loss of a chunk; its gradient with respect to the logits takes their place."""
     wide = logits.to(_wide(logits.dtype))
     normaliser = torch.logsumexp(wide, -1, keepdim=True)
     nll = normaliser[:, 0] - wide.gather(-1, targets[:, None])[:, 0]
@@ -117,16 +125,21 @@ def _softmax_step(logits: Tensor, targets: Tensor, factors: Tensor | None) -> tu
     d_logits = torch.exp(wide - normaliser) - hit.to(wide.dtype)
     if factors is not None:
         nll, d_logits = nll * factors, d_logits * factors[:, None]
-    return nll.sum(), d_logits.to(logits.dtype)
+    logits.copy_(d_logits)
+    return nll.sum()
 
 
 @functools.cache
-def _compiled_step() -> Callable[..., tuple[Tensor, Tensor]]:
+def _compiled_step() -> Callable[..., Tensor]:
     return torch.compile(_softmax_step, dynamic=False)
 
 
 SUMMED_CHUNK: Final = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Logits made at once by `summed_loss`: on a CPU what stays in its cache."""
+FEWEST_ROWS: Final = 64
+"""Rows multiplied at once, at least: below, products with a large vocabulary wait for memory."""
+GROUP: Final = 8
+"""Chunks whose logits are kept together, for one product that makes the weight's gradient."""
 
 
 def summed_loss(model: Transformer, hidden: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -145,9 +158,10 @@ def summed_loss(model: Transformer, hidden: Tensor, targets: Tensor, weights: Te
     compiled = model._compiled_call_impl is not None
     if not (model.head_weight.requires_grad or (bias is not None and bias.requires_grad)):
         return frozen_head_nll(hidden, model.head_weight, bias, targets, weights, compiled=compiled)
-    rows = max(1, SUMMED_CHUNK.get(hidden.device.type, 1 << 28) // model.head_weight.shape[0])
+    rows = max(FEWEST_ROWS, SUMMED_CHUNK.get(hidden.device.type, 1 << 28) // model.head_weight.shape[0])
     step = _compiled_step() if compiled and hidden.shape[0] % rows == 0 else _softmax_step
-    total: Tensor = _SummedNll.apply(hidden, model.head_weight, bias, targets, weights, rows, step)
+    sizes = (rows, GROUP * rows)
+    total: Tensor = _SummedNll.apply(hidden, model.head_weight, bias, targets, weights, sizes, step)
     return total
 
 

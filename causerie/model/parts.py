@@ -111,9 +111,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if cos.shape[-1] < x.shape[-1]:
         turned, rest = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
         return torch.cat((rotate(turned, cos, sin), rest), dim=-1)
+    if torch.compiler.is_compiling():
+        return _rotate_by_halves(x, cos, sin)
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x * cos + turned * sin).type_as(x)
+
+
+def _rotate_by_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` without slices and joins, which a compiler for CPUs does not vectorise (their gradients least of all)."""
+    swapped = x.float().unflatten(-1, (2, -1)).flip(-2)
+    sign = 2 * torch.arange(2, device=x.device)[:, None] - 1
+    return (x * cos + (swapped * (sin.unflatten(-1, (2, -1)) * sign)).flatten(-2)).type_as(x)
 
 
 Turn = tuple[Tensor, Tensor] | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def plan_count(config: CountConfig) -> dict[str, Any]:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise CauserieError("CAU-4301", f"{name} is {value}", where=name, fix="give an integer of at least 1")
-    plan = find_model(config.model) if config.model else blueprint_of(shape_from_depth(config.depth, config.vocab_size))
+    dialled = config.model is None
+    plan = blueprint_of(shape_from_depth(config.depth, config.vocab_size)) if dialled else find_model(config.model)
     sizes = memory(plan, batch_size=config.batch_size, seq_len=config.seq_len, recompute=config.recompute)
     result = {"model": plan.name, "shape": asdict(plan.shape), **count(plan, seq_len=config.seq_len)}
     if plan.experts:
@@ -44,7 +45,9 @@ def find_model(text: str) -> Blueprint:
         CauserieError: CAU-4301 when it is none of them.
     """
     head, _, number = text.partition(":")
-    if head == "depth" and number.isdigit():
+    if not text:
+        raise CauserieError("CAU-4301", "the model has no name", where="model", fix="see: causerie plan models")
+    if head == "depth" and number.isdecimal():
         return blueprint_of(shape_from_depth(int(number), 8192), text)
     path = Path(text)
     if path.exists():
@@ -77,6 +80,7 @@ def plan_layout(config: LayoutConfig) -> dict[str, Any]:
     result: dict[str, Any] = {"model": plan.name, "hardware": machine.name, "devices": config.devices}
     sizes = (config.data, config.tensor, config.pipeline, config.context, config.expert)
     if all(size is None for size in sizes):
+        _refuse_ignored(config)
         search = search_layouts(
             plan, machine, config.devices, global_batch=config.global_batch, seq_len=config.seq_len,
             precision=config.precision,
@@ -99,11 +103,23 @@ def plan_layout(config: LayoutConfig) -> dict[str, Any]:
     return result
 
 
+def _refuse_ignored(config: LayoutConfig) -> None:
+    """A search chooses these itself: a value that was given for one would do nothing."""
+    for item in fields(LayoutConfig):
+        if item.name in ("micro_batch", "interleave", "recompute", "shard"):
+            value = getattr(config, item.name)
+            if value != item.default:
+                cause = f"{item.name} {value} goes with a given layout, and none of its sizes is given"
+                fix = f"give --data, --tensor, …, or leave --{item.name.replace('_', '-')} out"
+                raise CauserieError("CAU-4306", cause, where=item.name, fix=fix)
+
+
 def _given(config: LayoutConfig, plan: Blueprint, machine: Hardware) -> Found:
-    tensor, pipeline, context = config.tensor or 1, config.pipeline or 1, config.context or 1
-    data = config.data or max(1, config.devices // max(1, tensor * pipeline * context))
+    sizes = (config.tensor, config.pipeline, config.context, config.expert)
+    tensor, pipeline, context, expert = (1 if size is None else size for size in sizes)
+    data = max(1, config.devices // max(1, tensor * pipeline * context)) if config.data is None else config.data
     layout = Layout(
-        config.global_batch, config.seq_len, data, tensor, pipeline, context, config.expert or 1, config.micro_batch,
+        config.global_batch, config.seq_len, data, tensor, pipeline, context, expert, config.micro_batch,
         config.interleave, config.recompute, shard=config.shard, precision=config.precision,
     )  # fmt: skip
     check_layout(plan, layout, machine)

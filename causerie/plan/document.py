@@ -31,6 +31,9 @@ def plan_write(config: PlanConfig) -> dict[str, Any]:
     Raises:
         CauserieError: CAU-4301 for an unknown model, CAU-4307 for unknown hardware, CAU-4308 when nothing fits.
     """
+    if config.out.suffix in ("", ".json", ".svg"):
+        cause = f"{str(config.out)!r} is no name for the text: the figures and the picture go beside it"
+        raise CauserieError("CAU-4301", cause, where="out", fix="end the name in .md")
     plan, machine = find_model(config.model), hardware(config.hardware)
     search = search_layouts(plan, machine, config.devices, global_batch=config.global_batch, seq_len=config.seq_len)
     best = search.best[0]

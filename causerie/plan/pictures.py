@@ -53,29 +53,37 @@ def plan_picture(config: PictureConfig) -> dict[str, Any]:
         CauserieError: CAU-4303 when a file is no fit or prediction, CAU-4302 for a bad table of runs, CAU-4301 for a
             file name that is neither .png nor .svg, CAU-1008 when matplotlib is not installed.
     """
+    data = config.out.with_suffix(".json") if config.out.name else config.out
+    for path in (config.law, config.runs, *config.predictions):
+        if path is not None and path.absolute() == data.absolute():
+            cause = f"the picture's points would take the place of {path}"
+            raise CauserieError("CAU-4301", cause, where="out", fix="choose another name for the picture")
     fit = fit_from_dict(read_json(config.law), str(config.law))
     points = loss_points(fit, config)
     figure = _figure(9, 5.6)
     draw_losses(figure.add_subplot(), points)
     figure.subplots_adjust(left=0.08, right=0.985, top=0.97, bottom=0.1)
     save_figure(figure, config.out)
-    data = config.out.with_suffix(".json")
     write_json(data, points)
-    return {"picture": str(config.out), "points": str(data), "runs": len(points["runs"])}
+    drawn = {"runs": len(points["runs"]), "runs_left_out": points["left_out"]}
+    return {"picture": str(config.out), "points": str(data), **drawn}
 
 
 def loss_points(fit: Fit, config: PictureConfig) -> dict[str, Any]:
-    """What the picture shows, as plain values: `frontier`, `runs`, `predictions`."""
+    """What the picture shows, as plain values: `frontier`, `runs` (and the rows `left_out`), `predictions`."""
     runs: list[dict[str, float]] = []
+    left_out: list[dict[str, Any]] = []
     if config.runs:
-        table = read_runs(FitConfig(config.runs, skip_bad=True)).values
-        runs = [{"N": n, "D": d, "loss": loss, "flops": 6 * n * d} for n, d, loss in table.tolist()]
+        table = read_runs(FitConfig(config.runs, skip_bad=True))
+        runs = [{"N": n, "D": d, "loss": loss, "flops": 6 * n * d} for n, d, loss in table.values.tolist()]
+        left_out = list(table.dropped)
     predictions = [_prediction(path) for path in config.predictions]
     reached = [row["flops"] for row in (*runs, *predictions)] or [6 * fit.largest["nd"]]
     low, high = min(reached) / 2, max(*reached, 6 * fit.largest["nd"]) * 3
     budgets = tuple(np.geomspace(low, high, 60).tolist())
     floor = {"E": fit.law.E, "alpha": fit.law.alpha, "beta": fit.law.beta}
-    return {"law": floor, "frontier": frontier(fit, budgets), "runs": runs, "predictions": predictions}
+    lines = frontier(fit, budgets)
+    return {"law": floor, "frontier": lines, "runs": runs, "left_out": left_out, "predictions": predictions}
 
 
 def _prediction(path: Path) -> dict[str, Any]:

@@ -51,9 +51,18 @@ def read_runs(config: FitConfig) -> RunTable:
     """The table that a fit is made from, with what was left out and why.
 
     Raises:
-        CauserieError: CAU-4302 naming file, row and field when a row cannot be used and `skip_bad` is off.
+        CauserieError: CAU-4301 for settings, CAU-4302 naming file, row and field when a row cannot be used and
+            `skip_bad` is off.
     """
     columns = (config.n_column, config.d_column, config.loss_column)
+    if len(set(columns)) < len(columns):
+        fix = "name three different columns"
+        raise CauserieError(
+            "CAU-4301", f"one column is asked for twice: {', '.join(columns)}", where="columns", fix=fix
+        )
+    for name in ("drop_highest", "min_tokens_per_param"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise CauserieError("CAU-4301", f"{name} is {getattr(config, name)}", where=name, fix="give 0 or more")
     kept: list[tuple[int, list[float]]] = []
     dropped: list[dict[str, Any]] = []
     for place, row in enumerate(read_rows(config.runs, columns), 1):
@@ -68,7 +77,7 @@ def read_runs(config: FitConfig) -> RunTable:
         else:
             kept.append((place, values))
     kept.sort(key=lambda item: item[1][2])
-    cut = max(0, len(kept) - max(0, config.drop_highest))
+    cut = max(0, len(kept) - config.drop_highest)
     dropped += [_left_out(place, values, "highest") for place, values in kept[cut:]]
     return RunTable(np.array([values for _, values in kept[:cut]], dtype=float).reshape(-1, 3), tuple(dropped))
 
@@ -79,6 +88,8 @@ def _left_out(place: int, values: list[float], reason: str) -> dict[str, Any]:
 
 def _numbers(row: Any, columns: tuple[str, ...]) -> tuple[list[float], str]:
     """The row's numbers, or what is wrong with them."""
+    if isinstance(row, dict) and None in row:  # where `csv` puts what has no column
+        return [], "it has more values than there are columns (write decimals with a point)"
     values = []
     for name in columns:
         try:

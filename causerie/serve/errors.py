@@ -96,6 +96,8 @@ def as_api_error(error: Exception) -> ApiError:
     kind = "invalid_request_error" if status < 500 else "server_error"
     code = "model_not_found" if error.code == "CAU-6003" else error.code
     param = "model" if error.code == "CAU-6003" else error.where or None
+    if status >= 500:
+        param = None  # it names a place of ours, such as the database's file
     retry = RETRY_SECONDS if status == 503 else None
     return ApiError(status, message, type=kind, code=code, param=param, retry_after=retry)
 

@@ -88,7 +88,7 @@ def _row(line: bytes, file: Path, number: int) -> Any:
 
 def _open(file: Path) -> IO[bytes]:
     if file.name.endswith(".gz"):
-        return gzip.open(file)
+        return io.BufferedReader(gzip.open(file))
     raw = open(file, "rb")  # noqa: SIM115 - the caller closes it, or what wraps it
     if file.name.endswith(".zst"):
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, closefd=True, read_across_frames=True))

@@ -89,7 +89,7 @@ def _decay_cautiously(parameter: nn.Parameter, before: Tensor, factor: float) ->
 def make_optimizers(model: Transformer, settings: TrainSettings) -> Optimizers:
     """The optimisers for every parameter of `model` that requires gradients.
 
-    Muon takes the two-dimensional weights that are neither embedding nor head (those have `vocab_size` rows).
+    Muon takes the two-dimensional weights that are neither embedding nor output projection.
     """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -99,7 +99,7 @@ def make_optimizers(model: Transformer, settings: TrainSettings) -> Optimizers:
             continue
         if parameter.ndim < 2:
             gains.append(parameter)
-        elif parameter.shape[0] == model.shape.vocab_size or name.startswith("embed_"):
+        elif name.startswith(("embed_", "lm_head.")):
             others.append(parameter)
         else:
             matrices.append(parameter)

@@ -49,9 +49,12 @@ class FakeEngine:
     """An engine that says what the script wants, token by token."""
 
     def __init__(self, folder: Path, script: Script) -> None:
-        self.info: dict[str, Any] = {"max_seq_len": script.length}
         self._tokenizer = load_tokenizer(folder)
         self._script = script
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {"max_seq_len": self._script.length}
 
     async def start(self) -> None: ...
 

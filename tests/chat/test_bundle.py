@@ -51,3 +51,18 @@ def test_the_lock_file_names_no_registry() -> None:
     lock = (PAGE / "package-lock.json").read_text(encoding="utf-8")
     assert "resolved" not in lock
     assert "integrity" in lock
+
+
+@pytest.mark.slow
+def test_the_pages_own_tests_pass() -> None:
+    """Slow: builds what needs no browser, and runs it in node (npm test)."""
+    if shutil.which("node") is None or not (PAGE / "node_modules").is_dir():
+        pytest.skip("node and page/node_modules are not here (npm --prefix page ci)")
+    vite = PAGE / "node_modules" / "vite" / "bin" / "vite.js"
+    command = ["node", str(vite), "build", "--config", "vite.test.config.ts", "--logLevel", "error"]
+    subprocess.run(command, cwd=PAGE, check=True, timeout=120)
+    tests = subprocess.run(
+        ["node", "--test", "node_modules/.tests/"], cwd=PAGE, capture_output=True, text=True, timeout=120
+    )
+    assert tests.returncode == 0, tests.stdout
+    assert "# fail 0" in tests.stdout

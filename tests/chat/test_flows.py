@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from causerie.chat.accounts import Accounts
 from causerie.chat.signin import Door
 from causerie.core import open_run
 from causerie.hub import register
+from causerie.loop import CanaryConfig, start_canary
 from causerie.store import open_store
 from causerie.text import Tokenizer
 
@@ -163,30 +166,65 @@ def serious(page: Page) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not in page/node_modules (npm --prefix page ci)")
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser: Browser, served: Served, theme: Any) -> None:
-    """Slow: every view in both languages is scanned whole."""
+def test_axe_finds_nothing_serious(browser: Browser, served: Served, tokenizer: Tokenizer, theme: Any) -> None:
+    """Slow: every view and dialog in both languages is scanned whole."""
     with open_run(served.workspace, "pretrain", "small", "a" * 64, {}) as run:
         for step in range(20):
             run.log("step", step=step, loss=3 - step / 10)
-    served.script.answer = lambda _prompt, _seed: (
-        "# A\n\n| a | b |\n|---|---|\n| 1 | $x^2$ |\n\n```python\ndef f(): return 'a'  # b\n```"
+    (served.workspace / "predictions").mkdir()
+    said = {
+        "loss": 1.2,
+        "interval": [1.0, 1.3],
+        "scores": [{"run": "a" * 64, "measured": 1.1, "relative_error": -0.08}],
+    }
+    (served.workspace / "predictions" / "small.json").write_text(json.dumps(said))
+    served.post("/v1/organization/prices", {"model": "*", "currency": "eur", "input": 2.0, "output": 8.0, "from": 1})
+    served.post("/api/improve", {"model": "demo"})
+    while served.get("/api/improve")["status"] != "done":
+        time.sleep(0.1)
+    made = make_model(served.workspace, tokenizer, "d4", {"base": "f5" * 32})
+    start_canary(
+        served.store, register(served.store, served.workspace, "demo", made, parents=["demo@3"]).ref, CanaryConfig()
     )
+    served.script.length = 900
+    served.script.answer = lambda _prompt, _seed: (
+        "# A [1]\n\n| a | b |\n|---|---|\n| 1 | $x^2$ |\n\n```python\ndef f(): return 'a'  # b\n```"
+    )
+    long = {"name": "long.txt", "mimeType": "text/plain", "buffer": b"The sea is blue. " * 600}
     for language in ("en", "fr"):
         context = browser.new_context(base_url=served.url, locale=language, color_scheme=theme)
         found = context.new_page()
         found.goto("/")
+        views = {"empty": serious(found)}
+        found.locator("input[type=file]").set_input_files(long)
+        expect(found.locator(".files .chip button")).to_be_visible()
         found.locator("#question").fill("Hello")
         found.keyboard.press("Enter")
         expect(found.locator(".hljs-keyword").first).to_be_visible()
-        views = {"chat": serious(found)}
-        found.keyboard.press("Alt+s")
-        expect(found.get_by_role("dialog")).to_be_visible()
-        views["settings"] = serious(found)
+        found.locator("summary").first.click()
+        found.locator("article.answer [aria-pressed=false]").nth(1).click()
+        views["chat"] = serious(found)
+        found.locator("input[type=checkbox]").first.check()
+        found.keyboard.press("Alt+n")
+        found.locator("#question").fill("Which?")
+        found.keyboard.press("Enter")
+        expect(found.locator(".ask button")).to_have_count(3)
+        views["drafts"] = serious(found)
+        for name, key in (("settings", "Alt+s"), ("keys", "?")):
+            found.locator("#conversation").focus()
+            found.keyboard.press(key)
+            expect(found.get_by_role("dialog")).to_be_visible()
+            views[name] = serious(found)
+            found.keyboard.press("Escape")
         for view in ("teach", "runs", f"runs/{run.id}", "admin"):
             found.goto(f"/#/{view}")
             expect(found.locator("h1")).to_be_visible()
-            found.wait_for_timeout(400)
+            found.wait_for_timeout(500)
             views[view] = serious(found)
+        assert found.locator(".charts .chart").count() == 2, "tokens and costs are charted"
+        found.locator("section", has=found.locator("#usage")).locator("button").first.click()
+        expect(found.get_by_role("dialog")).to_be_visible()
+        views["prices"] = serious(found)
         assert {view: found for view, found in views.items() if found} == {}, language
         context.close()
 

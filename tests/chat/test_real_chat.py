@@ -88,7 +88,7 @@ def test_an_answer_grows_and_stop_stops_the_engine(live: Page, real: RealServed)
     assert len(states) > 2
     question, answer = shown(real)
     assert answer["exposure"]["finish"] == "cancelled"
-    assert answer["content"].startswith(states[0].strip()[:10])
+    assert answer["content"].strip().startswith(states[0].strip()[:10])
     assert question["content"] == "Tell me a long story"
 
 

@@ -22,7 +22,7 @@ from joserfc.jwk import RSAKey
 from sqlalchemy import insert, select
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
 
 from causerie.chat.accounts import Accounts
@@ -224,6 +224,7 @@ class FakeProvider:
                 Route("/.well-known/openid-configuration", self.metadata),
                 Route("/jwks", self.jwks),
                 Route("/token", self.token, methods=["POST"]),
+                Route("/authorize", self.agreed),
             ]
         )
 
@@ -249,6 +250,9 @@ class FakeProvider:
         claims |= {"preferred_username": "grace", **self.spoil}
         token = jwt.encode({"alg": "RS256", "kid": "k1"}, claims, self.signing)
         return JSONResponse({"access_token": "x", "token_type": "Bearer", "id_token": token})
+
+    async def agreed(self, request: Request) -> RedirectResponse:
+        return RedirectResponse(self.authorize(str(request.url)), 303)
 
     def authorize(self, address: str) -> str:
         """What a person agreeing on the provider's page leads to."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from causerie.core import CauserieError, open_run
 from causerie.feedback import get_exposure
 from causerie.store import signals
 
-from .documents import a_pdf, office
 from .conftest import Served
+from .documents import a_pdf, office
 from .test_api import ask, new_conversation, tree
 
 BINARY = {"content-type": "application/octet-stream"}

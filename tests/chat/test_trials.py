@@ -88,3 +88,31 @@ def test_votes_decide_and_the_engines_follow(
     eventually(lambda: [row["id"] for row in served.get("/v1/models")["data"]] == ["demo"])
     assert ask(served)[0].version == int(serving[-1])
     assert [model["version"] for model in served.get("/api/state")["models"]] == [serving]
+
+
+def test_answers_on_trial_hide_their_version_until_they_are_judged(served: Served, trial: str) -> None:
+    before = served.store.read(select(exposures))
+    (row,) = ask(served)
+    path = f"/api/conversations/{row.conversation}"
+    answer = served.get(path)["messages"][1]
+    assert answer["exposure"]["version"] is None
+    assert "demo@" not in served.send("GET", path + "/export?format=md").text
+    signal = {"kind": "thumb", "id": "sig_blind", "message": answer["id"], "value": "down"}
+    served.post("/api/feedback", {"signal": signal})
+    assert served.get(path)["messages"][1]["exposure"]["version"] == f"demo@{row.version}"
+    served.send("DELETE", "/api/feedback/sig_blind")
+    assert served.get(path)["messages"][1]["exposure"]["version"] is None, "taken back, it is blind again"
+    assert len(before) >= 1
+
+
+def test_a_trial_is_ended_by_hand(served: Served, trial: str) -> None:
+    assert served.send("DELETE", "/api/trials/demo@2").status_code == 404, "the incumbent is not on trial"
+    assert served.send("DELETE", "/api/trials/demo@3").status_code == 200
+    assert running_canary(served.store, "demo") is None
+    assert "demo@3" not in [row["id"] for row in served.get("/v1/models")["data"]]
+    (shown,) = ask(served)
+    assert shown.version == 2
+    assert served.get(f"/api/conversations/{shown.conversation}")["messages"][1]["exposure"]["version"] == "demo@2"
+    assert served.send("DELETE", "/api/trials/demo@3").status_code == 404
+    newest = served.get("/api/versions?model=demo")["versions"][0]["canary"]
+    assert (newest["status"], newest["share"], newest["most_votes"]) == ("stopped", SETTINGS.share, SETTINGS.max_duels)

@@ -108,3 +108,41 @@ def test_readers_do_not_take_each_other_for_owners(workspace: Path) -> None:
     with open(run.path / "lock", "a+", encoding="utf-8") as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # what `is_owned` of another process holds for a moment
         assert not is_owned(run.path)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "3", '{"id": "x", "kind": "k", "name": "n", "status": 4, "updated": 1}']
+)
+def test_a_state_that_is_none_is_told(workspace: Path, content: str) -> None:
+    (workspace / "run.json").write_text(content)
+    with pytest.raises(CauserieError) as caught:
+        read_run(workspace)
+    assert (caught.value.code, caught.value.where) == ("CAU-1012", str(workspace / "run.json"))
+
+
+@pytest.mark.parametrize("line", [b"{broken", b"[1]", b"\xff\xfe", b'{"a": "' + "é".encode("latin-1") + b'"}'])
+def test_a_broken_event_is_named_by_its_line(workspace: Path, line: bytes) -> None:
+    with open_run(workspace, "k", "n", KEY, {}) as run:
+        run.log("step", step=1)
+    with open(run.path / "events.jsonl", "ab") as events:
+        events.write(line + b"\n")
+    with pytest.raises(CauserieError) as caught:
+        read_events(run.path)
+    assert caught.value.code == "CAU-1006"
+    assert caught.value.where.endswith("events.jsonl:2")
+    with pytest.raises(CauserieError) as later:
+        read_events(run.path, after=1)
+    assert later.value.where == caught.value.where
+
+
+def test_looking_at_a_run_writes_nothing(workspace: Path) -> None:
+    """A run of another user: its folder may be read and not written, and its dead owner is seen all the same."""
+    with open_run(workspace, "k", "n", KEY, {}) as run:
+        run.write_status("running")
+        state = (run.path / "run.json").read_bytes()
+    (run.path / "run.json").write_bytes(state)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in run.path.iterdir())
+    assert read_run(run.path)["status"] == "stopped"
+    (run.path / "lock").unlink()
+    assert read_run(run.path)["status"] == "stopped"
+    assert sorted(path.name for path in run.path.iterdir()) == [name for name, _ in before if name != "lock"]

@@ -92,14 +92,19 @@ def test_quarantine_keeps_a_document_once_and_no_more_than_fits(tmp_path: Path) 
     assert all(path.parent == tmp_path / "q" for path in tmp_path.rglob("*.html"))
 
 
-def test_an_evaluation_file_that_became_a_source_is_pointed_out(tmp_path: Path, make_prose, capsys) -> None:
+def test_a_source_that_became_an_evaluation_file_is_pointed_out(tmp_path: Path, make_prose, capsys) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text(json.dumps({"text": make_prose(3)}) + "\n")
     (tmp_path / "page.txt").write_text(make_prose(1))
-    sources = (str(tmp_path / "page.txt"), str(tmp_path / "b.jsonl"))
-    build(DataBuildConfig(sources=sources, decontaminate=(tmp_path / "a.jsonl",), workers=1), tmp_path / "w")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": make_prose(4)}) + "\n")
+    config = DataBuildConfig(
+        sources=(str(tmp_path / "page.txt"), str(tmp_path / "c.jsonl")),
+        decontaminate=(tmp_path / "a.jsonl", tmp_path / "b.jsonl"),
+        workers=1,
+    )
+    build(config, tmp_path / "w")
     told = capsys.readouterr().err
-    assert "b.jsonl is read as a source" in told.replace("\n", " ")
+    assert "b.jsonl is an evaluation file here, not a source" in told.replace("\n", " ")
     assert "page.txt is read as a source" not in told
 
 
@@ -136,7 +141,7 @@ def test_contaminated_documents_are_dropped(tmp_path: Path, make_prose) -> None:
         ({"sources": ("/nowhere/*.warc",)}, "CAU-2001", "/nowhere"),
         ({"dedup_threshold": 1.5}, "CAU-2003", "1.5"),
         ({"max_top_ngrams": (0.1,)}, "CAU-2003", "3 are needed"),
-        ({"page_seconds": 0}, "CAU-2003", "not positive"),
+        ({"page_seconds": 0}, "CAU-2003", "out of range"),
         ({"decontaminate": (Path("/nowhere/eval.jsonl"),)}, "CAU-2009", "no such file"),
         ({"languages": ("fr",), "min_words": 10_000}, "CAU-2005", "none of 1"),
     ],

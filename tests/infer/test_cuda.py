@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from causerie.infer import Engine, EngineConfig, Sampling, generate_batch
-from causerie.infer.cuda import GRAPH_SIZES, paged_attention, plan_paged
+from causerie.infer.attend import KeyValueCache
+from causerie.infer.cuda import GRAPH_SIZES, CapturedDecode, paged_attention, plan_paged
 from causerie.model import Transformer
 
 from .tiny import naive_greedy, prompt_of
@@ -56,6 +58,53 @@ def test_paged_steps_give_the_naive_loops_tokens(model: Transformer, monkeypatch
     config = EngineConfig(block_size=4, n_blocks=200, max_batch_tokens=16)
     done = generate_batch(Engine(model, config), prompts, Sampling(max_tokens=8, temperature=0))
     assert [item.ids for item in done] == [naive_greedy(model, prompt, 8) for prompt in prompts]
+
+
+def captured_engine(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, CapturedDecode]:
+    """An engine with captured decode steps, where to replay a graph is to compute the step anew."""
+    engine = Engine(model, EngineConfig(block_size=4, n_blocks=200, max_batch_tokens=16))
+    runner, shape = engine.runner, model.shape
+    size = (shape.n_layer, engine.n_blocks + 1, 4, shape.n_kv_head, shape.head_dim)
+    runner.cache = KeyValueCache(*size, runner.dtype, runner.device)
+    monkeypatch.setattr("causerie.infer.cuda.paged_attention", lambda: stand_in)
+    most_blocks = -(-engine.room // 4)
+    captured = CapturedDecode(model, runner.cache, runner._windows, shape.scale, most_blocks)
+
+    def capture(count: int) -> None:
+        hidden = captured._run(count).clone()
+        captured.graphs[count] = SimpleNamespace(replay=lambda: hidden.copy_(captured._run(count))), hidden  # type: ignore[assignment]
+
+    monkeypatch.setattr(captured, "_capture", capture)
+    runner._captured = captured
+    return engine, captured
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_padded_steps_give_the_naive_loops_tokens(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Batches between the captured sizes are padded; the padding neither reads nor writes what is somebody's."""
+    engine, captured = captured_engine(model, monkeypatch)
+    prompts = [prompt_of(3 + 7 * index, seed=index) for index in range(count)]
+    done = generate_batch(engine, prompts, Sampling(max_tokens=6, temperature=0))
+    assert [item.ids for item in done] == [naive_greedy(model, prompt, 6) for prompt in prompts]
+    assert next(size for size in GRAPH_SIZES if size >= count) in captured.graphs
+    assert set(captured.graphs) <= set(GRAPH_SIZES)
+    assert captured.spare_slot == engine.n_blocks * 4  # beyond what the pool hands out
+
+
+def test_only_decode_steps_are_replayed(qwen: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, captured = captured_engine(qwen, monkeypatch)
+    replayed: list[int] = []
+    monkeypatch.setattr(
+        type(captured), "__call__", lambda self, work, inputs: replayed.append(len(work)) or self._run(1)
+    )
+    engine.add("long", prompt_of(40), Sampling(max_tokens=3, temperature=0))
+    for _ in range(3):  # chunks of 16, 16 and 8
+        engine.step()
+    assert not replayed
+    engine.step()
+    assert replayed == [1]
 
 
 def test_the_installed_torch_reads_block_tables() -> None:

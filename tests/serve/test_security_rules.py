@@ -85,7 +85,10 @@ def test_no_shell_no_object_arrays_no_unchecked_archives() -> None:
                 bad.append(f"{place}:{call.lineno} a shell")
             if name.endswith("np.load") and named(call, "allow_pickle") is not False:
                 bad.append(f"{place}:{call.lineno} numpy may unpickle")
-            if name.endswith(("archive.extractall", "tar.extractall", "zip.extractall")) and named(call, "filter") != "data":
+            if (
+                name.endswith(("archive.extractall", "tar.extractall", "zip.extractall"))
+                and named(call, "filter") != "data"
+            ):
                 bad.append(f"{place}:{call.lineno} paths of an archive are believed")
             if named(call, "verify") is False or named(call, "check_hostname") is False:
                 bad.append(f"{place}:{call.lineno} certificates are not checked")
@@ -125,7 +128,9 @@ def test_no_right_depends_on_a_path_as_a_client_spelt_it() -> None:
     bad = []
     for place, tree in SOURCES.items():
         if place.startswith("serve/"):
-            found = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in ("url", "base_url")]
+            found = [
+                node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in ("url", "base_url")
+            ]
             bad += [f"{place}:{node.lineno}" for node in found if ast.unparse(node.value) == "request"]
     assert bad == []
 
@@ -194,7 +199,13 @@ def test_keys_are_compared_in_constant_time_and_read_in_one_place() -> None:
     assert "compare_digest" in ast.unparse(SOURCES["serve/keys.py"])
 
 
-FLOORS = {"starlette": (1, 0, 1), "safetensors": (0, 4), "pydantic": (2, 5), "h11": (0, 16), "python-multipart": (0, 0, 18)}
+FLOORS = {
+    "starlette": (1, 0, 1),
+    "safetensors": (0, 4),
+    "pydantic": (2, 5),
+    "h11": (0, 16),
+    "python-multipart": (0, 0, 18),
+}
 """Versions below which a published hole is open: Host and Range in starlette, chunked bodies in h11, ..."""
 
 
@@ -213,8 +224,12 @@ def test_nothing_runs_at_interpreter_start() -> None:
     """Lines of `.pth` files that begin with `import` run in every Python process (how litellm 1.82.7 stole keys)."""
     bad = []
     for path in Path(sysconfig.get_paths()["purelib"]).glob("*.pth"):
-        lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.startswith(("import ", "import\t"))]
-        if lines and not path.name.startswith(("distutils-precedence", "_causerie", "__editable__", "_virtualenv", "a1_")):
+        lines = [
+            line for line in path.read_text("utf-8", "replace").splitlines() if line.startswith(("import ", "import\t"))
+        ]
+        if lines and not path.name.startswith(
+            ("distutils-precedence", "_causerie", "__editable__", "_virtualenv", "a1_")
+        ):
             bad.append(f"{path.name}: {lines[0][:80]}")
     assert bad == []
 

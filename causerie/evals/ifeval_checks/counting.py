@@ -15,9 +15,6 @@ ABBREVIATIONS: Final = frozenset(_WORDS.split())
 END: Final = re.compile(r"""[.!?…]+["'”’)\]»*_]*(?=\s|$)|[。！？｡।]+["'”’)\]»」』]*""")
 """Where a sentence may end: Latin marks before white space, or CJK and Indic marks anywhere."""
 
-BLOCK: Final = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*•#]|\d+[.)])\s)")
-"""A blank line, or a line that begins a list item or heading, ends a sentence without any mark."""
-
 
 def words(text: str) -> list[str]:
     r"""Runs of letters, digits and underscores (`\w+`), the paper's definition of a word."""
@@ -25,29 +22,29 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences of a text: pieces with at least one letter or digit, split at end marks and between blocks."""
-    found = []
-    for block in BLOCK.split(text):
-        start = 0
-        for match in END.finditer(block):
-            if not _is_inside(block, start, match):
-                found.append(block[start : match.end()])
-                start = match.end()
-        found.append(block[start:])
+    """Sentences of a text: pieces with at least one letter or digit, split at end marks.
+
+    As in the authors' program (nltk's Punkt) a line break ends none, so a list without full stops is one sentence, and
+    the number of a list item ("2.") is one of its own.
+    """
+    found, start = [], 0
+    for match in END.finditer(text):
+        if not _is_inside(text, start, match):
+            found.append(text[start : match.end()])
+            start = match.end()
+    found.append(text[start:])
     return [piece.strip() for piece in found if any(character.isalnum() for character in piece)]
 
 
-def _is_inside(block: str, start: int, match: re.Match[str]) -> bool:
-    """Whether the mark at `match` belongs to an abbreviation, an initial or a list number, not to a sentence end."""
+def _is_inside(text: str, start: int, match: re.Match[str]) -> bool:
+    """Whether the mark at `match` belongs to an abbreviation or an initial, not to a sentence end."""
     if match.group() != ".":
         return False
-    before = block[start : match.start()].split()
+    before = text[start : match.start()].split()
     last = before[-1].lstrip("(\"'“‘[*_") if before else ""
-    if "." in last and block[match.end() :].lstrip()[:1].islower():
+    if "." in last and text[match.end() :].lstrip()[:1].islower():
         return True  # "5 p.m. yesterday"
-    if last.lower() in ABBREVIATIONS or (len(last) == 1 and last.isalpha() and last.isupper() and last != "I"):
-        return True
-    return len(before) == 1 and last.isdigit()
+    return last.lower() in ABBREVIATIONS or (len(last) == 1 and last.isalpha() and last.isupper() and last != "I")
 
 
 def compares(count: int, relation: str, threshold: int) -> bool:

@@ -3,7 +3,7 @@
 import * as api from './api';
 import { router } from './route.svelte';
 import { session } from './session.svelte';
-import { visibleRows } from './tree';
+import { visibleRows, type Row } from './tree';
 import { followTurn } from './turn';
 import type { Attached, Conversation, Message, Settings, TurnDraft } from './types';
 
@@ -18,6 +18,21 @@ interface Live {
   turn: string;
   question: string;
   drafts: LiveDraft[];
+}
+
+/** A message that the server has not told of yet. */
+function unsaid(id: string, parent: string | null, role: Message['role'], content: string): Message {
+  const created = Date.now() / 1000;
+  return { id, parent, role, content, edited: null, created, exposure: null, signals: [], files: [] };
+}
+
+/** The messages as read again; those that say the same stay the same objects, so that nothing of them is drawn again. */
+function kept(old: Message[], read: Message[]): Message[] {
+  const known = new Map(old.map((message) => [message.id, message]));
+  return read.map((message) => {
+    const before = known.get(message.id);
+    return before && JSON.stringify(before) === JSON.stringify(message) ? before : message;
+  });
 }
 
 class Chat {
@@ -40,6 +55,14 @@ class Chat {
     const rows = visibleRows(this.messages, this.selected);
     const cut = this.live ? rows.findIndex((row) => row.active.id === this.live!.question) : -1;
     return cut < 0 ? rows : rows.slice(0, cut + 1);
+  });
+
+  /** The one answer under way, as a row whose place its message takes when it is there. */
+  growing = $derived.by<Row | null>(() => {
+    if (!this.live || this.live.drafts.length > 1) return null;
+    const { drafts, question } = this.live;
+    const active = unsaid(drafts[0]!.message, question, 'assistant', '');
+    return { unit: { key: active.id, messages: [active] }, active, index: 0, alternatives: [] };
   });
 
   get busy() {
@@ -80,7 +103,7 @@ class Chat {
     const found = await api.readConversation(id);
     if (this.current?.id !== id) return;
     this.current = found.conversation;
-    this.messages = found.messages;
+    this.messages = kept(this.messages, found.messages);
   }
 
   async change(id: string, values: Partial<Omit<Conversation, 'id'>>) {
@@ -211,18 +234,7 @@ class Chat {
   }
 
   private addQuestion(id: string, content: string, parent: string | null, files: Message['files']) {
-    const question: Message = {
-      id,
-      parent,
-      role: 'user',
-      content,
-      edited: null,
-      created: Date.now() / 1000,
-      exposure: null,
-      signals: [],
-      files,
-    };
-    this.messages = [...this.messages, question];
+    this.messages = [...this.messages, { ...unsaid(id, parent, 'user', content), files }];
   }
 }
 

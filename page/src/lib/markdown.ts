@@ -11,6 +11,10 @@ import type { Source } from './tree';
 
 export type Block = { kind: 'html'; html: string } | { kind: 'code'; text: string; language: string };
 
+const alike = (a: Block | undefined, b: Block) =>
+  a?.kind === 'html' ? b.kind === 'html' && a.html === b.html
+  : b.kind === 'code' && a?.kind === 'code' && a.text === b.text && a.language === b.language;
+
 const escapes: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 const escape = (text: string) => text.replace(/[&<>"']/g, (character) => escapes[character]!);
 
@@ -87,14 +91,47 @@ function blockHtml(token: Token, links: TokensList['links'], sources: readonly S
   return html;
 }
 
+function block(token: Token, links: TokensList['links'], sources: readonly Source[]): Block {
+  if (token.type !== 'code') return { kind: 'html', html: blockHtml(token, links, sources) };
+  const { text, lang } = token as Tokens.Code;
+  return { kind: 'code', text, language: (lang ?? '').split(/\s/)[0]! };
+}
+
 /** The blocks of a text in order: code apart, the rest as sanitised HTML. `sources` are what `[1]`, … cite. */
 export function markdownBlocks(text: string, sources: readonly Source[] = []): Block[] {
   const tokens = marked.lexer(text);
-  return tokens
-    .filter((token) => token.type !== 'space')
-    .map((token) =>
-      token.type === 'code'
-        ? { kind: 'code', text: (token as Tokens.Code).text, language: ((token as Tokens.Code).lang ?? '').split(/\s/)[0]! }
-        : { kind: 'html', html: blockHtml(token, tokens.links, sources) },
-    );
+  return tokens.filter((token) => token.type !== 'space').map((token) => block(token, tokens.links, sources));
+}
+
+/** Blocks that may still change while a text grows: a list goes on after an empty line, a line becomes a heading. */
+const UNSETTLED = 3;
+
+/** The blocks of a text that is read again and again, mostly longer: blocks that stay the same stay the same objects. */
+export class Drawn {
+  private blocks: Block[] = [];
+  private text = '';
+  /** How many blocks are settled, how far they reach, and with which extras they were drawn. */
+  private settled = 0;
+  private reach = 0;
+  private extras = '';
+
+  read(text: string, sources: readonly Source[], growing: boolean): Block[] {
+    const drawn = String(extras.maths !== null);
+    if (!growing || drawn !== this.extras || !text.startsWith(this.text)) [this.settled, this.reach] = [0, 0];
+    [this.text, this.extras] = [text, drawn];
+    const tokens = marked.lexer(text.slice(this.reach));
+    const fresh = tokens.filter((token) => token.type !== 'space').map((token) => block(token, tokens.links, sources));
+    const old = this.blocks;
+    const kept = fresh.map((one, index) => (alike(old[this.settled + index], one) ? old[this.settled + index]! : one));
+    this.blocks = [...old.slice(0, this.settled), ...kept];
+    if (growing) this.settle(tokens);
+    return this.blocks;
+  }
+
+  private settle(tokens: Token[]) {
+    for (const token of tokens.slice(0, Math.max(0, tokens.length - 2 * UNSETTLED))) {
+      this.reach += token.raw.length;
+      if (token.type !== 'space') this.settled += 1;
+    }
+  }
 }
