@@ -25,8 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 Run = Callable[[int, int, int], tuple[float, float]]
 """(batch, prompt tokens, new tokens) → seconds of prefill and of decode."""
 
@@ -101,8 +99,15 @@ class Llama:
 
     def __init__(self, args: argparse.Namespace, vocabulary: int) -> None:
         command = [args.peer_python, __file__, "--serve-llama", "--gguf", args.gguf, "--threads", str(args.threads)]
+        ours = ("OMP_", "GOMP_", "MALLOC_")  # its threads wait as it likes best
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
         )
         self.vocabulary = vocabulary
 
@@ -195,6 +200,14 @@ def small_model(folder: Path) -> None:
     save_model(init_model(shape_from_depth(6, 4096), 0), folder, folder)
 
 
+def as_the_worker() -> None:
+    """Start this program anew with the environment of the engine's own process, which is what is to be measured."""
+    from causerie.infer.process import ENVIRONMENT
+
+    if not ENVIRONMENT.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**ENVIRONMENT, **os.environ})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and batches, no claim")
@@ -217,6 +230,7 @@ def main() -> None:
     if args.serve_llama:
         serve_llama(args.gguf, args.threads)
         return
+    as_the_worker()
     if args.quick:
         args.rounds, args.batches, args.new, args.long_prompt = 2, "1,4", 16, 64
     args.dtype = args.dtype or ("bfloat16" if args.model else "float32")

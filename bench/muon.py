@@ -244,7 +244,7 @@ def report(args: argparse.Namespace) -> None:
     for arm, by_seed in found.items():
         if not by_seed:
             continue
-        values = [row["bpb"] for row in by_seed.values()]
+        values = [by_seed[seed]["bpb"] for seed in sorted(by_seed)]
         one = next(iter(by_seed.values()))
         line = f"{arm:16s} x{one['factor']:g} {one['updates']} updates {one['tokens'] / 1e6:.2f}M tokens:"
         print(f"{line} {statistics.fmean(values):.4f} ({', '.join(f'{v:.4f}' for v in values)})" + against(found, arm))

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from causerie.chat.conversations import Book
 from causerie.hub import register
@@ -31,6 +31,8 @@ from tests.chat.conftest import ARGUMENTS, CHROMIUM, IMPROVE, TEXT, Script, make
 
 TURN = "## A heading\n\nSome **bold** text, a list:\n\n- one\n- two\n\n```python\ndef f(x):\n    return x\n```\n\n| a | b |\n|---|---|\n| 1 | $5 |\n\n"
 END = "The very end."
+PATIENCE = 75_000
+"""Milliseconds after which an answer that still grows is left, and said to be."""
 OBSERVE = """() => { window.long = []; window.frames_ = 0; window.began = performance.now();
     new PerformanceObserver((list) => list.getEntries().forEach((one) => window.long.push(one.duration))).observe({ type: 'longtask' });
     const tick = () => { window.frames_ += 1; requestAnimationFrame(tick); }; tick(); }"""
@@ -42,7 +44,11 @@ def measure(page: Page, box: str, pace: float) -> dict[str, Any]:
     page.evaluate(OBSERVE)
     page.locator(box).fill("One more")
     page.locator(box).press("Enter")
-    page.get_by_text(END).wait_for(timeout=280_000)
+    ended = True
+    try:
+        page.get_by_text(END).wait_for(timeout=PATIENCE)
+    except TimeoutError:
+        ended = False
     page.wait_for_timeout(1000)
     long, frames, passed = page.evaluate("[window.long, window.frames_, performance.now() - window.began]")
     figures = {
@@ -56,6 +62,7 @@ def measure(page: Page, box: str, pace: float) -> dict[str, Any]:
         "frames_per_second": round(frames / passed * 1000, 1),
         "seconds": round(passed / 1000, 1),
         "paced_seconds": pace,
+        "ended": ended,
     }
 
 
@@ -91,9 +98,10 @@ def gradio(python: str, folder: Path, turns: int, pieces: list[str], pause: floa
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
-        url = next((line.strip() for line in process.stdout if line.startswith("http")), "")
-        yield url
-        process.terminate()
+        try:
+            yield next((line.strip() for line in process.stdout if line.startswith("http")), "")
+        finally:
+            process.terminate()
 
 
 def main() -> None:
@@ -117,6 +125,7 @@ def main() -> None:
             page.goto(chat)
             page.locator("article").nth(2 * turns - 1).wait_for(state="attached")
             found["causerie"] = measure(page, "#question", pace)
+            print(json.dumps(found), file=sys.stderr)
             page.close()
         if asked.peer_python:
             with gradio(asked.peer_python, folder, turns, pieces, pause) as url:

@@ -104,7 +104,9 @@ def serve_bare() -> None:
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so asyncio turns Nagle's wait off
+    listener = socket.socket(
+        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # so asyncio turns Nagle's wait off
     listener.bind(("127.0.0.1", 0))
     listener.listen(2_048)
     app = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])

@@ -13,6 +13,7 @@ size of each process. Medians of the updates after the first two.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -58,7 +59,9 @@ def table(name: str, args: argparse.Namespace) -> None:
     found = {program: in_process(program, name, args) for program in args.programs}
     theirs = found.get("peft")
     for program, row in found.items():
-        line = f"  {program:17s} {row['tokens_per_second']:6.0f} tokens/s, {row['per_cpu_second']:5.0f} per CPU second, "
+        line = (
+            f"  {program:17s} {row['tokens_per_second']:6.0f} tokens/s, {row['per_cpu_second']:5.0f} per CPU second, "
+        )
         line += f"{row['megabytes']:6,.0f} MB at the peak"
         if theirs and program != "peft":
             line += f"; {row['tokens_per_second'] / theirs['tokens_per_second']:.2f} x peft's speed (goal 2), "
@@ -164,7 +167,8 @@ def ours(args: argparse.Namespace) -> list[tuple[float, float, float]]:
     with tempfile.TemporaryDirectory() as place, open_run(Path(place), "bench", "sft", "0" * 64, {}) as run:
         fit(model, answer_loss, batches, settings, run)
         done = [row for row in read_events(run.path) if row["event"] == "step"]
-    seen = [done[0]["tokens"]] + [b["tokens"] - a["tokens"] for a, b in zip(done, done[1:], strict=False)]
+    totals = [0, *(row["tokens"] for row in done)]
+    seen = [after - before for before, after in itertools.pairwise(totals)]
     return [(tokens, row["step_seconds"], row["cpu_seconds"]) for tokens, row in zip(seen, done, strict=True)]
 
 

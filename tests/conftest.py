@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_COLOR", "1")
 
 from causerie.core import data_pack
+
+settings.register_profile("causerie", deadline=None)  # a busy machine is no failure
+settings.load_profile("causerie")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from causerie.core import CauserieError, Run, crashpoint, read_json, seed_for, s
 from causerie.infer import Completion, Engine, EngineConfig, Sampling, generate_batch
 from causerie.model import Transformer
 from causerie.text import ChatFormat
+from causerie.train import autocast, uses_bf16
 
 FOLDER = "rollouts"
 MICRO_TOKENS = 4096
@@ -201,16 +202,23 @@ class GrpoBatches:
         )
         rollout.rewards = self._judged(rollout, prompts)
         if self.config.passes > 1:
-            trainers = per_token(self.sampler.model, rollout, self.prompts, self.config.temperature)
+            trainers = self._per_token(rollout)
             if self.config.temperature == 1.0:  # the engine's are those at temperature 1
                 self.gap[0] = max(self.gap[0], _largest_difference(trainers, rollout.old_log_probs))
             rollout.old_log_probs = trainers
         if self.reference is not None:
             with parameters_of(self.sampler.model, self.reference):
-                rollout.reference = per_token(self.sampler.model, rollout, self.prompts, self.config.temperature)
+                rollout.reference = self._per_token(rollout)
         self._write(rollout)
         self._log(rollout, sampled - began, time.monotonic() - sampled)
         return rollout
+
+    def _per_token(self, rollout: Rollout) -> list[list[list[float]]]:
+        """`per_token` in the arithmetic of the updates, so that the first ratio of a rollout is 1."""
+        model = self.sampler.model
+        device = next(model.parameters()).device
+        with autocast(device, uses_bf16(self.config, device)):
+            return per_token(model, rollout, self.prompts, self.config.temperature)
 
     def _judged(self, rollout: Rollout, prompts: Sequence[Prompt]) -> list[list[float]]:
         answers = [

@@ -1,7 +1,7 @@
 """Steps on a CUDA device: torch's paged variable-length attention, and decode steps replayed from captured graphs.
 
-Written against the documented interfaces of torch 2.13 and NOT YET RUN on a GPU: the planning is tested on the CPU with
-a plain stand-in for the attention kernel, the capture is not tested at all (docs/guides/engine.md says so too). The
+Written against the documented interfaces of torch 2.13 and NOT YET RUN on a GPU: planning and padding are tested on the
+CPU with a plain stand-in for the attention kernel, the capture itself is not (docs/guides/engine.md says so too). The
 engine uses this file only for a `cuda` device; where the installed torch has no paged attention it takes the same
 `BlockAttend` as on the CPU, without graphs.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,19 @@ from causerie.loop.config import CanaryConfig
 from causerie.loop.duels import Duels
 from causerie.loop.sequential import Floats, evidence_without_some
 
+FEW: Final = 3
+"""People left out at least where there are four times as many: a trial's first voters are not yet a crowd."""
+
 
 def people_left_out(found: Duels, settings: CanaryConfig, duels: int | None = None) -> int:
-    """People without whom the first so many duels (all unless given) must convince: the share, rounded up."""
-    if settings.min_people <= 1:
+    """People without whom the first so many duels (all unless given) must convince.
+
+    The share, rounded up; at least a quarter of the voters so far, up to `FEW`.
+    """
+    if settings.min_people <= 1 or not settings.coalition:
         return 0
-    voters = {user for users in found.voters[:duels] for user in users}
-    return math.ceil(settings.coalition * len(voters) - 1e-9)
+    voters = len({user for users in found.voters[:duels] for user in users})
+    return max(math.ceil(settings.coalition * voters - 1e-9), min(FEW, voters // 4))
 
 
 def evidence_of(found: Duels, moments: npt.NDArray[np.int64], settings: CanaryConfig) -> Floats:

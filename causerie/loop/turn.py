@@ -244,7 +244,9 @@ def _settle(this: _Round, candidate: Artifact, verdict: Verdict, run: str, diges
             refuse(store, ref, actor="gate", reason=verdict.why)
         elif share:
             people = max(1, min(PEOPLE_AT_LEAST, used["people"]))
-            settings = CanaryConfig(share=share, max_duels=config.canary_votes, min_people=people)
+            settings = CanaryConfig(
+                share=share, max_duels=config.canary_votes, min_people=people, coalition=config.canary_coalition
+            )
             canary = start_canary(store, ref, settings, actor="gate").id
             why = why.replace("promoted:", "passed the gate:", 1)
             why += f"; {ref} now answers {share:.0%} of the conversations until live votes decide"

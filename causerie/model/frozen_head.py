@@ -1,9 +1,9 @@
 """The loss at an output projection that is not trained: one pass over the vocabulary, and no logits kept.
 
-A softmax over the vocabulary is attention with the projection's rows as keys and as values, so the gradient of the hidden
-states can be gathered tile by tile along with the loss, as flash attention gathers its output (arXiv:2205.14135): each tile of
-rows of the projection is read once, multiplied twice while it is in the cache, and forgotten. Fine-tuning a small model with
-a large vocabulary spends most of its time here.
+A softmax over the vocabulary is attention with the projection's rows as keys and as values, so the gradient of the
+hidden states can be gathered tile by tile along with the loss, as flash attention gathers its output
+(arXiv:2205.14135): each tile of the projection is read once, multiplied twice while it is in the cache, and forgotten.
+Fine-tuning a small model with a large vocabulary spends most of its time here.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 class _SummedNll(torch.autograd.Function):
     """Σ −log softmax(hidden · weightᵀ + bias)[target] · factor, the gradient made along with it, chunk by chunk.
 
-    The logits of a chunk become their own gradient in place; the weight's gradient is added up once for a group of chunks.
+    The logits of a chunk become their own gradient in place; the weight's is added up once a group of chunks.
     """
 
     @staticmethod

@@ -119,7 +119,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _rotate_by_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate` without slices and joins, which a compiler for CPUs does not vectorise (their gradients least of all)."""
+    """`rotate` without slices and joins, which a compiler for CPUs does not vectorise (least of all backward)."""
     swapped = x.float().unflatten(-1, (2, -1)).flip(-2)
     sign = 2 * torch.arange(2, device=x.device)[:, None] - 1
     return (x * cos + (swapped * (sin.unflatten(-1, (2, -1)) * sign)).flatten(-2)).type_as(x)

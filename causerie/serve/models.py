@@ -63,7 +63,7 @@ async def delete_model(office: Office, request: Request, principal: Principal) -
         raise ApiError(403, message, type="permission_error", code="not_deletable", param="model")
     await office.pool.unload(name)
     await office.objects.drop(FINE_TUNED, principal.owner, name)
-    if kept["number"] is not None:
+    if kept.get("number") is not None:
         await asyncio.to_thread(_leave, office, f"{name}@{kept['number']}")
     return JSONResponse(deleted("model", name))
 

@@ -13,8 +13,7 @@ from causerie.core import (
     CauserieError,
     artifact_key,
     artifact_path,
-    find_artifact,
-    open_artifact,
+    existing_artifact,
     read_json,
     say,
     sha256_file,
@@ -58,7 +57,7 @@ def _add(config: StarterConfig, workspace: Path, base: Artifact, shipped: Path) 
     final = artifact_path(workspace, "adapter", name, key)
     if config.out is not None:
         final = config.out.with_name(f"{config.out.name}-chat")
-    found = _existing(config, workspace, name, key, final)
+    found = existing_artifact(None if config.out is None else final, workspace, "adapter", name, key)
     if found is None:
         settings = {"vocabulary": config.vocabulary, "shipped": True}
         with write_artifact(final, "adapter", name, key, inputs=inputs, config=settings, exact=True) as draft:
@@ -69,16 +68,6 @@ def _add(config: StarterConfig, workspace: Path, base: Artifact, shipped: Path) 
         assert found is not None
     say(f"starter adapter: {found.path}")
     return found
-
-
-def _existing(config: StarterConfig, workspace: Path, name: str, key: str, final: Path) -> Artifact | None:
-    if config.out is None:
-        return find_artifact(workspace, "adapter", name, key)
-    try:
-        found = open_artifact(final)
-    except CauserieError:
-        return None
-    return found if found.key == key else None
 
 
 def _write_folder(base: Path, shipped: Path, folder: Path, base_path: str) -> None:

@@ -10,10 +10,9 @@ import torch
 
 from causerie.core import (
     Artifact,
-    CauserieError,
     artifact_key,
-    find_artifact,
-    open_artifact,
+    cannot_write,
+    existing_artifact,
     say,
     sha256_json,
     track,
@@ -38,13 +37,14 @@ def import_starter(config: StarterConfig, workspace: Path) -> Artifact:
     """The starter's pretrained base as a model artifact, made once; also the shipped adapter's, when one ships.
 
     Raises:
-        CauserieError: CAU-4401 to CAU-4403, see `ERRORS`.
+        CauserieError: CAU-4401 to CAU-4403, see `ERRORS`; CAU-1009 when something else stands at `config.out`.
     """
     settings: dict[str, Any] = {"vocabulary": config.vocabulary, "conversion": CONVERSION}
     if (kept := kept_ids(config.vocabulary)) is not None:
         settings["kept"] = sha256_json(kept)
     key = artifact_key("model", {"name": config.name, **settings}, {"gguf": SHA256})
-    artifact = _existing(config, workspace, key) or _convert(config, workspace, key, settings)
+    found = existing_artifact(config.out, workspace, "model", config.name, key)
+    artifact = found or _convert(config, workspace, key, settings)
     say(f"starter model: {artifact.path}")
     say(f"licence: {LICENCE}")
     if config.adapter:
@@ -52,21 +52,15 @@ def import_starter(config: StarterConfig, workspace: Path) -> Artifact:
     return artifact
 
 
-def _existing(config: StarterConfig, workspace: Path, key: str) -> Artifact | None:
-    if config.out is None:
-        return find_artifact(workspace, "model", config.name, key)
-    try:
-        found = open_artifact(config.out)
-    except CauserieError:
-        return None
-    return found if found.key == key else None
-
-
 def _convert(config: StarterConfig, workspace: Path, key: str, settings: dict[str, Any]) -> Artifact:
     place = config.out or workspace
-    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = workspace if config.out is None else config.out.absolute().parent
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(beside, error) from error
     with (
-        tempfile.TemporaryDirectory(prefix=".starter-", dir=place.parent) as scratch,
+        tempfile.TemporaryDirectory(prefix=".starter-", dir=beside) as scratch,
         write_artifact(
             place, "model", config.name, key, inputs={"gguf": SHA256}, config=settings, exact=config.out is not None
         ) as draft,

@@ -95,12 +95,9 @@ def fit(
     settings.check()
     need_limit(settings)
     world = world or World(device=pick_device(settings))
-    model.to(world.device)
-    if world.size > 1 and not settings.exact_parts:
-        shard_model(model, world, settings.tensor_parallel)
+    _place(model, world, settings)
     optimizers = optimizers or make_optimizers(model, settings)
-    bf16 = uses_bf16(settings, world.device)
-    gradients = Gradients(model, objective, optimizers, settings, world, bf16)
+    gradients = Gradients(model, objective, optimizers, settings, world, uses_bf16(settings, world.device))
     made_from = identity(run.config, inputs or {})
     checkpoints = Checkpoints(
         run.path, model, optimizers, batches.fingerprint, made_from, settings.keep_checkpoints, world
@@ -108,13 +105,19 @@ def fit(
     flops = flops_per_token or 6.0 * sum(p.numel() for p in model.parameters())
     sitting = _Sitting(model, batches, settings, run, callbacks, gradients, checkpoints, Diary(run, settings, flops))
     sitting.restore()
-    begun = 100 * sitting.share_done()
-    with graceful_stop() as stop, track(f"train {run.name}", 100, "%", begun) as tracker:
+    with graceful_stop() as stop, track(f"train {run.name}", 100, "%", 100 * sitting.share_done()) as tracker:
         try:
             sitting.work(stop, tracker)
         finally:
             sitting.diary.close()
     return sitting.result()
+
+
+def _place(model: Transformer, world: World, settings: TrainSettings) -> None:
+    """Put the model on the world's device; over several processes, unless gradients are added in a fixed order."""
+    model.to(world.device)
+    if world.size > 1 and not settings.exact_parts:
+        shard_model(model, world, settings.tensor_parallel)
 
 
 @dataclass

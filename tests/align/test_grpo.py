@@ -276,6 +276,21 @@ def test_with_several_passes_the_old_policy_is_the_trainers_own(tiny: Path, prom
     assert 0 < made.manifest.metrics["rows"]["log_prob_gap"] < 1e-4
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_first_ratio_of_a_rollout_is_one_in_any_arithmetic(
+    tiny: Path, prompts: Path, workspace: Path, precision: str
+) -> None:
+    """The old log-probs are computed in the arithmetic of the updates: else bf16 runs would clip from the start."""
+    config = GrpoConfig(
+        model=tiny, prompts=prompts, rewards=("format",), steps=1, passes=2, batch_size=4, group_size=4, max_tokens=6,
+        precision=precision, warmup=0, name=f"first-{precision}",
+    )  # fmt: skip
+    seen: list[dict[str, float]] = []
+    grpo(config, workspace, events=lambda event, **values: seen.append(values) if event == "step" else None)
+    assert seen[0]["log_prob_gap"] < 2e-6
+    assert seen[0]["clip_fraction"] == 0.0
+
+
 def test_another_temperature_is_that_of_the_log_probs_too(tiny: Path, prompts: Path, workspace: Path) -> None:
     config = GrpoConfig(model=tiny, prompts=prompts, rewards=("format",), steps=2, passes=2, temperature=1.4, **FAST)
     grpo(config, workspace)

@@ -10,10 +10,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from causerie.align import Group, RewardConfig, is_reward_model, layout, load_reward, reward, reward_ranking_loss
-from causerie.align.objective_reward import calibration_gap, correlation, fit_probe, measure_rankings, ranking_side
+from causerie.align import (
+    Group,
+    RewardConfig,
+    is_reward_model,
+    layout,
+    load_reward,
+    reward,
+    reward_objective,
+    reward_ranking_loss,
+)
+from causerie.align.objective_reward import (
+    KnownStates,
+    calibration_gap,
+    correlation,
+    fit_probe,
+    measure_rankings,
+    ranking_side,
+)
 from causerie.align.rankings import Ranking, read_rankings
-from causerie.align.reward_model import add_score, rewards, save_reward
+from causerie.align.reward_model import add_score, read_states, rewards, save_reward
 from causerie.core import CauserieError, read_json, write_jsonl
 from causerie.model import load_model
 from causerie.text import load_chat_format
@@ -192,3 +208,36 @@ def test_an_empty_folder_is_refused_with_its_place(tiny: Path, tmp_path: Path, w
         reward(RewardConfig(model=tiny, preferences=tmp_path), workspace)
     assert refused.value.code == "CAU-4101"
     assert "pairs.jsonl" in str(refused.value.where)
+
+
+def test_known_states_give_the_rewards_that_the_trunk_gives(tiny: Path, preferences: Path) -> None:
+    """`head_only` never runs the trunk again: rewards, loss and the head's gradient are those of the whole model."""
+    chat = load_chat_format(tiny)
+    sides = {
+        name: ranking_side(read_rankings(preferences, prefix, chat, 64).rows)
+        for name, prefix in (("train", ""), ("heldout", "heldout-"))
+    }
+    model = load_model(tiny)
+    add_score(model, torch.randn(model.shape.n_embd, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        states = {
+            name: torch.stack([read_states(model, layout([group])) for group in side.groups])
+            for name, side in sides.items()
+        }
+    known = KnownStates.of(sides, states)
+    placed = known.placed(sides)
+    for name, side in placed.items():
+        whole = torch.stack([rewards(model, layout([group])) for group in side.groups])
+        assert torch.allclose(known.rewards(model, side.values), whole, atol=1e-5), name
+    rows = [1, 4, 6]
+    batch = layout([placed["train"].groups[row] for row in rows])
+    batch |= {name: value[rows] for name, value in placed["train"].values.items()}
+    config = RewardConfig(model=tiny, preferences=preferences)
+    gradients = []
+    for objective in (reward_objective(config), reward_objective(config, known)):
+        model.zero_grad()
+        parts = objective(model, batch)
+        parts.loss.backward()
+        assert isinstance(model.score.weight.grad, torch.Tensor)
+        gradients.append(model.score.weight.grad.clone())
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5)

@@ -1,8 +1,10 @@
-"""The page in Debian's Chromium, over a scripted engine: chat, votes, drafts, languages, a round of improvement."""
+"""The page in Debian's Chromium over a scripted engine, where what is said must be exact: markup, money, injections, widths.
+
+What people do on the page is tested with real engines, in `test_real_chat.py`, `test_real_votes.py`, `test_real_views.py`.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,71 +13,6 @@ from playwright.sync_api import Page, expect
 from .conftest import Served, ask, needs_chromium
 
 pytestmark = needs_chromium
-
-
-def test_chat_vote_with_reasons_and_withdraw(page: Page, served: Served) -> None:
-    ask(page, "What colour is the sea?")
-    answer = page.get_by_role("article", name="demo@2")
-    expect(answer).to_contain_text("The sea is blue.")
-    expect(page.get_by_role("link", name="What colour is the sea?")).to_be_visible()
-    answer.get_by_role("button", name="Good answer").click()
-    expect(answer).to_contain_text("Recorded: a good answer.")
-    answer.get_by_role("button", name="Correct").click()
-    answer.get_by_label("Comment (optional)").fill("Nice & short")
-    answer.get_by_role("button", name="Add", exact=True).click()
-    expect(answer.get_by_role("button", name="Add", exact=True)).to_be_hidden()
-    stats = served.get("/api/teach?model=demo")
-    assert (stats["counts"], stats["withdrawn"]) == ({"up": 1}, 1)
-    answer.get_by_role("button", name="Withdraw").click()
-    expect(page.get_by_text("Withdrawn: it will not be learnt from.")).to_be_visible()
-    expect(answer.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "false")
-    assert served.get("/api/teach?model=demo")["counts"] == {}
-
-
-def test_two_drafts_are_compared_blind_and_the_choice_is_shown(page: Page, served: Served) -> None:
-    served.script.answer = lambda _prompt, seed: f"Bread costs $5, never $10. {seed}"
-    page.get_by_label("Two drafts").check()
-    ask(page, "What does bread cost?")
-    expect(page.get_by_role("region", name="Draft A")).to_contain_text("$5, never $10.")
-    expect(page.get_by_role("region", name="Draft B")).to_be_visible()
-    assert page.get_by_role("button", name="demo@2").count() == 0
-    page.get_by_role("button", name="B is better").click()
-    expect(page.get_by_text("Recorded: B is better.")).to_be_visible()
-    expect(page.get_by_role("button", name="Where demo@2 comes from")).to_have_count(2)
-    assert served.get("/api/teach?model=demo")["counts"] == {"choice": 1}
-    page.reload()
-    expect(page.get_by_text("Recorded: B is better.")).to_be_visible()
-    page.get_by_role("button", name="Withdraw").click()
-    expect(page.get_by_role("button", name="No preference")).to_be_visible()
-
-
-def test_teach_a_better_answer_then_regenerate_and_turn_back(page: Page, served: Served) -> None:
-    ask(page, "Hello")
-    page.get_by_role("button", name="Teach a better answer").click()
-    page.get_by_label("What should the answer have been?").fill("Good **day** to you.")
-    page.get_by_role("button", name="Teach this answer").click()
-    expect(page.locator("article strong", has_text="day")).to_be_visible()
-    expect(page.get_by_text("corrected by you")).to_be_visible()
-    assert served.get("/api/teach?model=demo")["counts"] == {"edit": 1}
-    served.script.answer = lambda _prompt, _seed: "La mer est bleue."
-    page.get_by_role("button", name="Answer again").click()
-    expect(page.get_by_text("La mer est bleue.")).to_be_visible()
-    expect(page.get_by_text("2 of 2")).to_be_visible()
-    page.get_by_role("button", name="Previous answer").click()
-    expect(page.get_by_text("corrected by you")).to_be_visible()
-
-
-def test_stop_and_a_reload_in_the_middle(page: Page, served: Served) -> None:
-    served.script.pause = 0.05
-    served.script.answer = lambda _prompt, _seed: "The sea is blue. " * 60
-    page.get_by_label("Your message").fill("Tell me a long story")
-    page.keyboard.press("Enter")
-    expect(page.locator("article", has_text="The sea is blue.")).to_be_visible()
-    page.reload()
-    expect(page.locator("article", has_text="The sea is blue.")).to_be_visible()
-    page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_text("Stopped", exact=True)).to_be_visible()
-    assert served.script.cancelled == 1
 
 
 def test_conversations_and_lineage_with_the_keyboard(page: Page) -> None:
@@ -106,24 +43,6 @@ def test_language_and_theme_are_kept(page: Page) -> None:
     page.reload()
     expect(page.get_by_role("button", name="Couleurs\u00a0: Sombre")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
-
-
-def test_improve_promotes_and_rolls_back(page: Page, served: Served) -> None:
-    page.get_by_role("link", name="Teach").click()
-    page.get_by_role("button", name="Improve").click()
-    expect(page.get_by_text("Training a candidate")).to_be_visible()
-    expect(page.get_by_text("Promoted: demo@3 answers now.")).to_be_visible(timeout=20_000)
-    expect(page.get_by_role("img", name=re.compile("Training loss from 0.684"))).to_be_visible()
-    expect(
-        page.get_by_role("row", name=re.compile("Preference for what people chose.*\\+0.012 … \\+0.097"))
-    ).to_be_visible()
-    expect(page.get_by_label("Model", exact=True)).to_have_value("demo")
-    expect(page.get_by_label("Model", exact=True)).to_contain_text("demo@3")
-    page.get_by_role("button", name="Go back to demo@2").click()
-    expect(page.get_by_text("demo@2 answers now.")).to_be_visible()
-    assert served.get("/api/state")["models"][0]["version"] == "demo@2"
-    page.get_by_role("link", name="Runs").click()
-    expect(page.get_by_role("article", name=re.compile("^dpo-demo"))).to_contain_text("done")
 
 
 def test_a_refusal_says_why_in_both_languages(page: Page, served: Served) -> None:

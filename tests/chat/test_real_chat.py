@@ -127,6 +127,9 @@ def test_wordings_and_answers_are_branches_that_stay(live: Page, real: RealServe
     assert tree[tree[last["parent"]]["parent"]]["content"] == "Second wording"
     live.reload()
     expect(live.get_by_text("Further")).to_be_visible()
+    live.get_by_role("button", name="Edit the question").last.click()
+    live.keyboard.press("Escape")
+    expect(live.get_by_role("button", name="Edit the question").last).to_be_focused()
 
 
 def test_copying_gives_what_the_answer_says(browser: Browser, real: RealServed) -> None:

@@ -66,7 +66,7 @@ def test_a_round_shows_its_progress_its_gate_and_the_way_back(live: Page, real: 
     expect(live.get_by_role("article", name=promoted)).to_be_visible()
     live.get_by_role("link", name="Teach").click()
     live.get_by_role("button", name="Go back to demo@2").click()
-    expect(live.get_by_text("demo@2 answers now.")).to_be_visible()
+    expect(live.get_by_text("demo@2 answers now.")).to_be_visible(timeout=60_000)
     live.get_by_role("button", name=f"Where {promoted} comes from").click()
     expect(live.get_by_role("dialog").get_by_role("button", name="demo@2")).to_be_visible()
 

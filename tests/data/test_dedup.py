@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causerie.core import CauserieError
 from causerie.data.decontaminate import eval_runs, overlap
 from causerie.data.dedup import (
     Text,
@@ -151,9 +152,12 @@ def test_eval_runs_of_any_file(tmp_path: Path) -> None:
     short = words(9, 10)
     (tmp_path / "a.csv").write_text(f"id,text\n1,{question}\n")
     (tmp_path / "b.txt").write_text(short)
-    (tmp_path / "c.json").write_text('[{"x": ["too short to count"]}]')
+    (tmp_path / "c.json").write_text(f'[{{"x": ["too short to count", "{short}"]}}]')
     runs = eval_runs(tuple(tmp_path / name for name in ("a.csv", "b.txt", "c.json")))
     assert {length: len(known) for length, known in runs.items()} == {9: 1, 13: 8}
     assert overlap(view(f"before {question} after"), runs) == 8
     assert overlap(view(f"before {short} after"), runs) == 1
     assert overlap(view(" ".join(reversed(question.split()))), runs) == 0
+    (tmp_path / "c.json").write_text('[{"x": ["too short to count"]}]')
+    with pytest.raises(CauserieError, match="nothing can be compared"):
+        eval_runs((tmp_path / "a.csv", tmp_path / "c.json"))

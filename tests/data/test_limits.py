@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causerie.core import CauserieError
@@ -49,6 +49,7 @@ def test_bounds_belong_and_their_neighbours_do_not(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "needed"), LENGTHS.items())
 @given(values=st.lists(st.floats(0, 1), max_size=9))
+@settings(deadline=None)
 def test_lists_of_shares_have_their_length(name: str, needed: int, values: list[float]) -> None:
     config = replace(PLAIN, **{name: tuple(values)})
     if len(values) == needed:
@@ -60,6 +61,7 @@ def test_lists_of_shares_have_their_length(name: str, needed: int, values: list[
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=5), st.integers(0, 5))
+@settings(deadline=None)
 def test_weights_are_none_or_one_above_zero_for_each(weights: list[float], needed: int) -> None:
     good = not weights or (len(weights) == needed and all(0 < weight < math.inf for weight in weights))
     try:

@@ -110,5 +110,5 @@ def test_a_page_on_the_list_leaves_nothing_in_a_build(small_warc: Path, tmp_path
     gone = rows["https://a.example/0"]
     assert (gone["rule"], gone["excerpt"], gone["title"], gone["bytes"]) == ("taken_out", "", "", 0)
     assert rows["https://copy.example/0"]["kept"]  # a copy at another address is another page, and is not listed
-    with pytest.raises(CauserieError, match="no file"):
+    with pytest.raises(CauserieError, match="No such file"):
         build(DataBuildConfig(sources=(str(small_warc),), without=tmp_path / "nowhere"), tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -46,6 +46,7 @@ def code_of(call: Any) -> str:
 
 
 @given(st.lists(LICENCES), st.lists(LICENCES), st.lists(LICENCES))
+@settings(deadline=None)
 def test_licences_combine_as_sets_do(a: list[str], b: list[str], c: list[str]) -> None:
     together = combine_licences([*a, *b])
     assert combine_licences([together]) == together
@@ -57,6 +58,7 @@ def test_licences_combine_as_sets_do(a: list[str], b: list[str], c: list[str]) -
 
 
 @given(st.lists(st.text(max_size=4)), st.lists(st.text(max_size=4)))
+@settings(deadline=None)
 def test_no_notice_is_lost_or_told_twice(a: list[str], b: list[str]) -> None:
     told = combine_notices(a, b)
     assert len(set(told)) == len(told)

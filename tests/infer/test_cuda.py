@@ -60,9 +60,9 @@ def test_paged_steps_give_the_naive_loops_tokens(model: Transformer, monkeypatch
     assert [item.ids for item in done] == [naive_greedy(model, prompt, 8) for prompt in prompts]
 
 
-def captured_engine(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, CapturedDecode]:
+def captured_engine(model: Transformer, monkeypatch: pytest.MonkeyPatch, budget: int) -> tuple[Engine, CapturedDecode]:
     """An engine with captured decode steps, where to replay a graph is to compute the step anew."""
-    engine = Engine(model, EngineConfig(block_size=4, n_blocks=200, max_batch_tokens=16))
+    engine = Engine(model, EngineConfig(block_size=4, n_blocks=200, max_batch_tokens=budget, max_running=16))
     runner, shape = engine.runner, model.shape
     size = (shape.n_layer, engine.n_blocks + 1, 4, shape.n_kv_head, shape.head_dim)
     runner.cache = KeyValueCache(*size, runner.dtype, runner.device)
@@ -84,7 +84,7 @@ def test_padded_steps_give_the_naive_loops_tokens(
     model: Transformer, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Batches between the captured sizes are padded; the padding neither reads nor writes what is somebody's."""
-    engine, captured = captured_engine(model, monkeypatch)
+    engine, captured = captured_engine(model, monkeypatch, 400)
     prompts = [prompt_of(3 + 7 * index, seed=index) for index in range(count)]
     done = generate_batch(engine, prompts, Sampling(max_tokens=6, temperature=0))
     assert [item.ids for item in done] == [naive_greedy(model, prompt, 6) for prompt in prompts]
@@ -94,7 +94,7 @@ def test_padded_steps_give_the_naive_loops_tokens(
 
 
 def test_only_decode_steps_are_replayed(qwen: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, captured = captured_engine(qwen, monkeypatch)
+    engine, captured = captured_engine(qwen, monkeypatch, 16)
     replayed: list[int] = []
     monkeypatch.setattr(
         type(captured), "__call__", lambda self, work, inputs: replayed.append(len(work)) or self._run(1)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from causerie.infer import Engine, EngineConfig, Sampling, generate_batch
-from causerie.infer.packed import PackedLinear, packs
+from causerie.infer.packed import WIDTH, PackedLinear, packs
 from causerie.model import Transformer
 
 from .tiny import VOCAB, prompt_of
@@ -44,11 +44,23 @@ def test_the_layer_keeps_its_own_weights() -> None:
     assert not list(layer.parameters())
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8, 17, 64])
-def test_a_row_does_not_depend_on_its_neighbours(count: int) -> None:
-    layer, x = PackedLinear(WEIGHTS), rows(count)[0]
-    together = layer(x)
-    assert torch.equal(torch.cat([layer(row[None]) for row in x]), together)
+@pytest.mark.parametrize("width", [96, 640, 1024, 1536, 2048, 3000])
+def test_a_row_does_not_depend_on_its_neighbours(width: int) -> None:
+    """Bit for bit; beyond `WIDTH` inputs oneDNN alone would not do that."""
+    generator = torch.Generator().manual_seed(width)
+    layer = PackedLinear(torch.randn(640, width, generator=generator).bfloat16())
+    for count in (2, 8, 33, 64):
+        x = torch.randn(count, width, generator=generator).bfloat16()
+        assert torch.equal(torch.cat([layer(row[None]) for row in x]), layer(x)), count
+
+
+def test_wide_inputs_are_added_up() -> None:
+    """Two roundings instead of one, and a bias once."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(50, 2 * WIDTH + 5, generator=generator).bfloat16()
+    bias, x = torch.ones(50).bfloat16() * 1000, torch.randn(7, 2 * WIDTH + 5, generator=generator).bfloat16()
+    error = PackedLinear(weight, bias)(x).double() - F.linear(x.double(), weight.double(), bias.double())
+    assert error.abs().max() < 1500 * 2**-8 * 2
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16], ids=str)

@@ -204,3 +204,19 @@ def test_moderations_are_metered(http: httpx.Client) -> None:
     while count() == before and time.monotonic() < until:
         time.sleep(0.05)
     assert count() == before + 1
+
+
+@pytest.mark.parametrize(("beside", "status"), [(-2, 200), (-1, 200), (0, 400), (1, 400), (1_000, 400)])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_prompts_about_as_long_as_the_model_takes(
+    beside: int, status: int, stream: bool, http: httpx.Client, script: Script
+) -> None:
+    """S7: one token less than its length leaves room for one; its length and more leave none, and are refused."""
+    body = {"model": "petit", "prompt": [5] * (script.max_seq_len + beside), "max_tokens": 10**6, "stream": stream}
+    answer = http.post("/v1/completions", json=body)
+    assert answer.status_code == status, answer.text[:300]
+    if status == 400:
+        assert str(script.max_seq_len - 1) in answer.json()["error"]["message"]
+    elif not stream:
+        assert answer.json()["usage"]["completion_tokens"] == -beside
+        assert answer.json()["choices"][0]["finish_reason"] == "length"

@@ -122,3 +122,30 @@ def test_permissions_that_cannot_be(body: dict[str, object], begin) -> None:
     mine = begin()["mine"]
     assert mine.post(PERMISSIONS, json=body).status_code == 400
     assert mine.post(PERMISSIONS.replace(NAME, "petit"), json={"project_ids": ["x"]}).status_code == 404
+
+
+def test_a_checkpoint_sleeps_through_restarts_and_keeps_its_permissions(begin, apart: Store, folder: Path) -> None:
+    """A model from on the way: not listed, there for its project, given and taken back like any other, deleted."""
+    name = f"{NAME}:ckpt-step-4"
+    body = {"id": name, "object": FINE_TUNED, "status": "asleep", "job": "ftjob_x", "artifact": str(folder)}
+    asyncio.run(Objects(apart).add(FINE_TUNED, "mine", body | {"number": None}))
+    place = f"/v1/fine_tuning/checkpoints/{name}/permissions"
+
+    def status(client: httpx.Client) -> int:
+        asked = {"model": name, "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+        return client.post("/v1/chat/completions", json=asked).status_code
+
+    clients = begin()
+    assert name not in [row["id"] for row in clients["mine"].get("/v1/models").json()["data"]]
+    assert (status(clients["mine"]), status(clients["theirs"])) == (200, 404)
+    assert clients["mine"].get(f"/v1/models/{name}").json()["id"] == name
+    assert clients["theirs"].delete(f"/v1/models/{name}").status_code == 404
+    given = clients["mine"].post(place, json={"project_ids": ["theirs"]}).json()["data"][0]["id"]
+    assert status(clients["theirs"]) == 200
+    clients = begin()  # again, on the same database
+    assert (status(clients["theirs"]), status(clients["third"])) == (200, 404)
+    assert clients["mine"].delete(f"{place}/{given}").status_code == 200
+    assert status(clients["theirs"]) == 404
+    assert clients["mine"].delete(f"/v1/models/{name}").json()["deleted"] is True
+    clients = begin()
+    assert status(clients["mine"]) == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -174,6 +175,63 @@ def test_damaged_assets(packages: Path, workspace: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(vocabulary_module, "FULL_SIZE", 8)
     with pytest.raises(CauserieError, match="CAU-4403"):
         kept_ids("en-fr")
+
+
+@pytest.mark.parametrize("held", ["photo.jpg", "manifest.json"])
+def test_what_stands_at_out_is_left_alone(held: str, packages: Path, workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / held).write_text('{"kind": "corpus", "name": "c", "key": "k", "created": "now"}')
+    with pytest.raises(CauserieError) as caught:
+        import_starter(StarterConfig(vocabulary="full", out=out), workspace)
+    assert (caught.value.code, caught.value.where) == ("CAU-1009", str(out))
+    assert [path.name for path in out.iterdir()] == [held]
+
+
+def test_the_shipped_adapter_does_not_replace_other_things(packages: Path, workspace: Path, tmp_path: Path) -> None:
+    config = StarterConfig(vocabulary="full", out=tmp_path / "base")
+    base = import_starter(replace(config, adapter=False), workspace)
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (shipped / name).write_text("{}")
+    (tmp_path / "base-chat").mkdir()
+    (tmp_path / "base-chat" / "letter.txt").write_text("mine")
+    with pytest.raises(CauserieError) as caught:
+        add_starter_adapter(config, workspace, base, shipped)
+    assert caught.value.code == "CAU-1009"
+    assert (tmp_path / "base-chat" / "letter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../gemma", "", "a/b"])
+def test_a_name_that_leads_elsewhere_is_refused(name: str, packages: Path, workspace: Path) -> None:
+    with pytest.raises(CauserieError) as caught:
+        import_starter(StarterConfig(vocabulary="full", name=name), workspace)
+    assert caught.value.code == "CAU-1011"
+    assert list(workspace.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing_in_or_beside_the_workspace(
+    packages: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path.name for path in workspace.parent.iterdir()}
+    with monkeypatch.context() as patched, pytest.raises(CauserieError) as caught:
+        patched.setattr(gemma_module, "save_model", full)
+        import_starter(StarterConfig(vocabulary="full"), workspace)
+    assert caught.value.code == "CAU-1007"
+    assert {path.name for path in workspace.parent.iterdir()} == before
+    assert [path for path in workspace.rglob("*") if path.is_file()] == []
+    assert import_starter(StarterConfig(vocabulary="full"), workspace).path.is_dir()
+
+
+def test_a_workspace_that_is_a_file_is_told(packages: Path, tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("a file")
+    with pytest.raises(CauserieError) as caught:
+        import_starter(StarterConfig(vocabulary="full"), tmp_path / "w")
+    assert (caught.value.code, caught.value.where) == ("CAU-1007", str(tmp_path / "w"))
 
 
 def test_missing_package(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
