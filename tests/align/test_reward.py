@@ -237,7 +237,7 @@ def test_known_states_give_the_rewards_that_the_trunk_gives(tiny: Path, preferen
     for objective in (reward_objective(config), reward_objective(config, known)):
         model.zero_grad()
         parts = objective(model, batch)
-        parts.loss.backward()
+        parts.loss_sum.backward()
         assert isinstance(model.score.weight.grad, torch.Tensor)
         gradients.append(model.score.weight.grad.clone())
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)

@@ -261,9 +261,9 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium a
 expect.set_options(timeout=20_000)  # machines that run this are sometimes busy
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """Debian's Chromium, for a module: while playwright is there, its event loop runs in this thread."""
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield found

@@ -34,6 +34,7 @@ def without(rows: list[tuple[bool, tuple[str, ...]]], coalition: tuple[str, ...]
     return log_evidence(sum(kept), len(kept) - sum(kept))
 
 
+@settings(max_examples=40, deadline=None)
 @given(COUNTS)
 def test_with_nobody_left_out_it_is_the_evidence(people: list[tuple[int, int]]) -> None:
     wins, losses = np.array([[w for w, _ in people]]), np.array([[lost for _, lost in people]])
@@ -41,6 +42,7 @@ def test_with_nobody_left_out_it_is_the_evidence(people: list[tuple[int, int]]) 
     assert evidence_without_some(wins, losses, [0]) == pytest.approx(plain, rel=1e-9, abs=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
 @given(COUNTS, st.integers(1, 3))
 def test_it_bounds_the_evidence_without_every_coalition(people: list[tuple[int, int]], count: int) -> None:
     wins, losses = np.array([[w for w, _ in people]]), np.array([[lost for _, lost in people]])
@@ -55,7 +57,7 @@ def test_it_bounds_the_evidence_without_every_coalition(people: list[tuple[int, 
 DUEL = st.tuples(st.booleans(), st.lists(st.sampled_from("abcdef"), min_size=1, max_size=2).map(tuple))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(DUEL, min_size=1, max_size=40))
 def test_thumbs_of_two_people_are_bounded_too(rows: list[tuple[bool, tuple[str, ...]]]) -> None:
     """A duel of two thumbs goes when either person is left out; the bound still lies below what is left."""
