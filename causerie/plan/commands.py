@@ -29,8 +29,10 @@ def plan_count(config: CountConfig) -> dict[str, Any]:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise CauserieError("CAU-4301", f"{name} is {value}", where=name, fix="give an integer of at least 1")
-    dialled = config.model is None
-    plan = blueprint_of(shape_from_depth(config.depth, config.vocab_size)) if dialled else find_model(config.model)
+    if config.model is None:
+        plan = blueprint_of(shape_from_depth(config.depth, config.vocab_size))
+    else:
+        plan = find_model(config.model)
     sizes = memory(plan, batch_size=config.batch_size, seq_len=config.seq_len, recompute=config.recompute)
     result = {"model": plan.name, "shape": asdict(plan.shape), **count(plan, seq_len=config.seq_len)}
     if plan.experts:
