@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -258,9 +259,17 @@ def main() -> None:
     if options.serve:
         serve(options.serve, options.bare)
         return
-    rounds, each, tokens = (1, 60, 100) if options.quick else (5, 250, 400)
     wanted = [options.only] if options.only else ["requests", "streams", "latency", "memory", "writes"]
-    ours, bare = Subject(False), Subject(True)
+    with contextlib.closing(Subject(False)) as ours, contextlib.closing(Subject(True)) as bare:
+        measure(ours, bare, wanted, options.quick)
+    if "writes" in wanted:
+        print(f"durable writes/s, 64 callers: {durable_writes(1 if options.quick else 5):.0f} (goal 2000)")
+    print("again: .venv/bin/python bench/serve.py")
+
+
+def measure(ours: Subject, bare: Subject, wanted: list[str], quick: bool) -> None:
+    """Everything that is asked of a running server, beside the bare one."""
+    rounds, each, tokens = (1, 60, 100) if quick else (5, 250, 400)
     print(f"cold start to the first answer: {ours.cold:.2f} s (goal 1.0); memory then {ours.memory():.0f} MB")
     if "requests" in wanted:
         report(
@@ -284,13 +293,8 @@ def main() -> None:
                 f"p50 {1e3 * percentile(took, 0.5):.1f} ms, p99 {1e3 * percentile(took, 0.99):.1f} ms (goal p99 +10)"
             )
     if "memory" in wanted:
-        count = 100 if options.quick else 1_000
+        count = 100 if quick else 1_000
         print(f"{count} open streams: {asyncio.run(hold_open(ours, count)):.0f} MB (goal 150)")
-    ours.close()
-    bare.close()
-    if "writes" in wanted:
-        print(f"durable writes/s, 64 callers: {durable_writes(1 if options.quick else 5):.0f} (goal 2000)")
-    print("again: .venv/bin/python bench/serve.py")
 
 
 def costs(subject: Subject, work: Any, units: int, rounds: int) -> list[float]:

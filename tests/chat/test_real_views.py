@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import select
 
 from causerie.chat.accounts import Accounts
 from causerie.chat.oidc import Provider
@@ -21,7 +22,7 @@ from causerie.hub import promote, register
 from causerie.infer import EngineConfig
 from causerie.loop import CanaryConfig, running_canary, start_canary
 from causerie.serve import EnginePool
-from causerie.store import open_store
+from causerie.store import open_store, usage
 
 from .conftest import IMPROVE, RealServed, ask, needs_chromium, real_server, start_server
 from .test_real_chat import short, shown
@@ -30,6 +31,15 @@ from .test_signin import FakeProvider, provider
 __all__ = ["provider"]
 
 pytestmark = needs_chromium
+
+
+def metered(page: Page, served: RealServed, rows: int) -> None:
+    """Wait for so many rows of usage: they are written in groups, a moment after the answer."""
+    for _ in range(200):
+        if len(served.store.read(select(usage))) >= rows:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"fewer than {rows} rows of usage after 10 s")
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +179,9 @@ def test_usage_and_costs_are_charted_by_the_price_that_was_set(live: Page, real:
     live.get_by_role("link", name="Chat", exact=True).click()
     live.get_by_label("Model", exact=True).select_option("other")
     short(live, 10)
+    known = len(real.store.read(select(usage)))
     ask(live, "Hello")
+    metered(live, real, known + 1)
     live.get_by_role("link", name="Admin").click()
     row = live.get_by_role("region", name="By model").get_by_role("row", name="other@1")
     expect(row).to_contain_text(re.compile(r"€\d"))
@@ -198,6 +210,7 @@ def test_people_sign_in_ask_and_are_counted(browser: Browser, signed: RealServed
     page.get_by_role("button", name="Create the account").click()
     short(page)
     ask(page, "Hello")
+    metered(page, signed, 1)
     page.get_by_role("link", name="Admin").click()
     expect(page.get_by_role("region", name="By whom").get_by_role("row", name="Ada")).to_be_visible()
     page.get_by_role("button", name="Add an account").click()
@@ -214,6 +227,7 @@ def test_people_sign_in_ask_and_are_counted(browser: Browser, signed: RealServed
     short(page)
     expect(page.get_by_role("link", name="Admin")).to_have_count(0)
     ask(page, "Hello")
+    metered(page, signed, 2)
     page.get_by_label("Your message").fill("Again")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("today's 1 tokens are used up")

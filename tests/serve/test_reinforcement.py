@@ -65,7 +65,7 @@ def test_the_mean_reward_rises(real_client: openai.OpenAI, real_home: Path) -> N
     rewards = [e.data["train_mean_reward"] for e in events if e.data and "train_mean_reward" in e.data]
     assert len(rewards) == 10
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
-    (checkpoint,) = real_client.fine_tuning.jobs.checkpoints.list(job.id)
+    checkpoint, *_ = real_client.fine_tuning.jobs.checkpoints.list(job.id)
     assert checkpoint.metrics.model_extra["train_mean_reward"] == rewards[-1]
     assert 0 <= checkpoint.metrics.model_extra["full_valid_mean_reward"] <= 1
     folder = real_home / "fine_tuning" / job.id
