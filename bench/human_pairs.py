@@ -6,6 +6,8 @@ an honest one; the other is scored once. Reported: implicit accuracy (the margin
 95 % interval over conversations, beside what "shorter wins" scores, and bits per byte of web text before and after.
 
     .venv/bin/python bench/human_pairs.py --model FOLDER [--method kto] [--workspace FOLDER]
+    .venv/bin/python bench/human_pairs.py --model WORKSPACE/adapter/human-dpo-... --second FOLDER
+    (the second goes on with the other half, and scores fresh, longer pairs)
 
 The training is an ordinary run in the workspace: stopped and started again, it goes on where it was.
 """
@@ -39,6 +41,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model or adapter folder")
+    parser.add_argument("--second", type=Path, metavar="START", help="where --model, made by a first pass, began")
     parser.add_argument("--workspace", type=Path, default=Path("human-pairs"))
     parser.add_argument("--method", choices=("dpo", "kto"), default="dpo")
     parser.add_argument("--sets", nargs="+", default=["harmless-base"])
@@ -60,8 +63,8 @@ def main() -> None:
         sys.exit("this bench needs the data pack (CAUSERIE_DATA)")
     chat = load_chat_format(given.model)
     rows = [row for name in given.sets for row in read_set(pack / "preference/hh-rlhf" / name)]
-    rows = [row for row in rows if tokens_of(chat, row) <= given.longest][: 40 if given.quick else None]
-    parts = {"train": [row for row in rows if row["place"] >= 0.5], "test": [row for row in rows if row["place"] < 0.5]}
+    parts = split(rows, chat, given)
+    rows = parts["test"] if given.second else [row for name in ("train", "test") for row in parts[name]]
     folder = given.workspace / f"pairs-{sha256_json([row['id'] for row in rows])[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     write_preferences(folder, parts)
@@ -79,6 +82,18 @@ def main() -> None:
         **bits(given, made.path, documents),
     }
     sys.stdout.write(json.dumps(found) + "\n")
+
+
+def split(rows: list[dict[str, Any]], chat: ChatFormat, given: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """The pairs to train on and those to score: halves; in a second pass the other half, and fresh, longer questions."""
+    sizes = {row["id"]: tokens_of(chat, row) for row in rows}
+    short = [row for row in rows if sizes[row["id"]] <= given.longest][: 40 if given.quick else None]
+    halves = [row for row in short if row["place"] >= 0.5], [row for row in short if row["place"] < 0.5]
+    if not given.second:
+        return {"train": halves[0], "test": halves[1]}
+    seen = {row["prompt_key"] for row in rows if sizes[row["id"]] <= given.longest}
+    fresh = [r for r in rows if given.longest < sizes[r["id"]] <= given.longest + 44 and r["prompt_key"] not in seen]
+    return {"train": halves[1], "test": fresh[: 10 if given.quick else 310]}
 
 
 def read_set(folder: Path) -> list[dict[str, Any]]:
@@ -141,7 +156,7 @@ def preference(given: argparse.Namespace, chat: ChatFormat, after: Path, rows: P
     pairs = read_pairs(rows, chat, given.longest).rows
     keys = {str(row["id"]): row["prompt_key"] for row in map(json.loads, rows.read_text(encoding="utf-8").splitlines())}
     groups = [Group(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
-    scores = [scored(given.workspace, path, groups) for path in (given.model, after)]
+    scores = [scored(given.workspace, path, groups) for path in (given.second or given.model, after)]
     lengths = torch.tensor([[len(pair.chosen), len(pair.rejected)] for pair in pairs])
     margins = [score[:, 0] - score[:, 1] for score in scores]
     clusters = [keys[pair.id] for pair in pairs]
@@ -187,10 +202,12 @@ def web_texts(pack: Path, given: argparse.Namespace) -> list[str]:
 
 def bits(given: argparse.Namespace, after: Path, documents: Path) -> dict[str, Any]:
     """Bits per byte of the documents, before and after, and the change in percent."""
-    settings = EvalConfig(model=given.model, suites=("bits_per_byte",), documents=documents, max_length=256)
+    settings = EvalConfig(
+        model=given.second or given.model, suites=("bits_per_byte",), documents=documents, max_length=256
+    )
     values = [
         evaluate(dataclasses.replace(settings, model=path), given.workspace).value("bits_per_byte", "bits_per_byte")
-        for path in (given.model, after)
+        for path in (given.second or given.model, after)
     ]
     return {
         "bits_per_byte": [round(value, 5) for value in values],
