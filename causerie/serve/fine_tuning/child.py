@@ -57,9 +57,7 @@ class Child:
                 self._process.terminate()
 
     async def run(self, heard: Heard) -> Ended:
-        """Run until it ends, handing on what its run tells; a run that is still in use is waited for."""
-        folder = self._run_folder()
-        self._seen = len(read_events(folder)) if folder else 0
+        """Run until it ends, handing on all that its run tells and told before; a run that is still in use is waited for."""
         while True:
             ended = await self._once(heard)
             in_use = ended.result.get("error", {}).get("code") == IN_USE

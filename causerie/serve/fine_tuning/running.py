@@ -222,13 +222,17 @@ async def _planned(office: Office, owner: str, job: Body, rows: TrainingRows, he
 
 
 async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
-    """Run the process, telling its figures; after a stop that nobody asked for, it is the server that ends."""
+    """Run the process, telling its figures once; after a stop that nobody asked for, it is the server that ends."""
+    events = await office.objects.all(EVENT, owner, parent=id)
+    known = {_name(event["data"]) for event in events if event["data"]}
 
     async def heard(event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "step":
             number = event["step"] + 1
             figures = {"step": number, "train_loss": event["loss"], "learning_rate": event["lr"]}
+            if _name(figures) in known:
+                return
             await tell(office, owner, id, f"Step {number}: training loss={event['loss']:.4f}", data=figures)
             left = event.get("seconds_left")
             if left is not None:
@@ -236,10 +240,12 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
         elif kind == "rollout":
             reward = event["reward"]
             figures = {"step": event["index"] + 1, "train_mean_reward": reward, "mean_length": event["mean_length"]}
-            await tell(office, owner, id, f"Rollout {event['index'] + 1}: mean reward {reward:.4f}", data=figures)
+            if _name(figures) not in known:
+                await tell(office, owner, id, f"Rollout {event['index'] + 1}: mean reward {reward:.4f}", data=figures)
         elif kind in ("eval", "preference"):
             figures = {name: value for name, value in event.items() if name not in ("event", "time")}
-            await tell(office, owner, id, f"Measured at step {event['step']}", data=figures)
+            if _name(figures) not in known:
+                await tell(office, owner, id, f"Measured at step {event['step']}", data=figures)
         elif kind == "snapshot" and "folder" in event:
             await _keep(office, owner, id, plan)
 
@@ -250,6 +256,11 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
         return await child.run(heard)
     finally:
         office.children.pop(id, None)
+
+
+def _name(figures: dict[str, Any]) -> tuple[Any, ...]:
+    """What figures are of: a run is read from its beginning again after a stop, and told only what was not told."""
+    return (figures.get("step"), *sorted(figures))
 
 
 async def _keep(office: Office, owner: str, id: str, plan: Plan) -> None:
