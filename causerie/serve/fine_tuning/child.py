@@ -57,7 +57,7 @@ class Child:
                 self._process.terminate()
 
     async def run(self, heard: Heard) -> Ended:
-        """Run until it ends, handing on all that its run tells and told before; a run that is still in use is waited for."""
+        """Run until it ends, handing on all that its run tells and told before; a run in use is waited for."""
         while True:
             ended = await self._once(heard)
             in_use = ended.result.get("error", {}).get("code") == IN_USE
