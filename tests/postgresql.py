@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from causerie.store import Store, open_store
+
 URL = os.environ.get("CAUSERIE_TEST_POSTGRESQL", "")
 
 
@@ -60,3 +62,14 @@ def cluster() -> Iterator[str]:
             yield f"postgresql+psycopg://causerie@/postgres?host={folder}"
         finally:
             run(f"{place}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@contextmanager
+def store_on(database: str, place: Path) -> Iterator[Store]:
+    """An open store in a folder, on `sqlite` or on a PostgreSQL of its own."""
+    if database == "sqlite":
+        with open_store(place) as opened:
+            yield opened
+        return
+    with cluster() as url, open_store(place, url) as opened:
+        yield opened

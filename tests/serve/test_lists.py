@@ -16,19 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from causerie.serve.errors import ApiError
 from causerie.serve.objects import Objects, Page, page_of
 from causerie.serve.table import TABLE
-from causerie.store import Store, new_id, open_store
-from tests.postgresql import cluster
+from causerie.store import Store, new_id
+from tests.postgresql import store_on
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store on each database."""
     place = tmp_path_factory.mktemp(str(request.param))
-    if request.param == "sqlite":
-        with open_store(place) as opened:
-            yield opened
-        return
-    with cluster() as url, open_store(place, url) as opened:
+    with store_on(str(request.param), place) as opened:
         yield opened
 
 

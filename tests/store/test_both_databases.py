@@ -17,21 +17,17 @@ from sqlalchemy import Connection, delete, event, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from causerie.core import CauserieError
-from causerie.store import RowLog, Store, metadata, new_id, now, objects, open_store, usage, users
+from causerie.store import RowLog, Store, metadata, new_id, now, objects, usage, users
 from causerie.store import row_log as row_log_module
 from causerie.store.errors import ERRORS
-from tests.postgresql import cluster
+from tests.postgresql import store_on
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """An open store, the same for the tests of this module: each uses ids of its own."""
     place = tmp_path_factory.mktemp(str(request.param))
-    if request.param == "sqlite":
-        with open_store(place) as opened:
-            yield opened
-        return
-    with cluster() as url, open_store(place, url) as opened:
+    with store_on(str(request.param), place) as opened:
         yield opened
 
 
