@@ -56,6 +56,14 @@ def ok(answer: httpx.Response) -> Any:
     return answer.json()
 
 
+def written(store: Store, project: str, count: int) -> list[Any]:
+    """A project's rows of usage, once there are so many: they are written after the answer is sent."""
+    wait, rows = time.monotonic() + 10, list[Any]()
+    while len(rows) < count and time.monotonic() < wait:
+        rows = store.read(select(usage).where(usage.c.project == project))
+    return rows
+
+
 def refused(answer: httpx.Response, status: int, code: str | None = None) -> None:
     """Check a refusal in OpenAI's shape."""
     assert answer.status_code == status, answer.text
@@ -211,7 +219,7 @@ def test_admin_keys_manage_and_draw_nothing(admin: httpx.Client, guarded: Runnin
     assert httpx.get(f"{guarded.url}{ORG}/projects", headers={"api-key": made["value"]}).status_code == 401
 
 
-def test_quotas_of_keys_and_projects(admin: httpx.Client, guarded: Running) -> None:
+def test_quotas_of_keys_and_projects(admin: httpx.Client, guarded: Running, store: Store) -> None:
     project = new_project(admin)
     place = f"/projects/{project}/api_keys"
     key = ok(admin.post(place, json={"name": "k", "limits": {"requests_per_minute": 2}}))
@@ -226,6 +234,7 @@ def test_quotas_of_keys_and_projects(admin: httpx.Client, guarded: Running) -> N
     assert rate["max_tokens_per_1_minute"] is None
     changed = ok(admin.post(f"/projects/{project}/rate_limits/{rate['id']}", json={"max_tokens_per_1_day": 1}))
     assert changed["max_tokens_per_1_day"] == 1
+    written(store, project, 3)  # a new quota counts what the day's rows say
     refused(chat(guarded, key["value"]), 429, "insufficient_quota")
     refused(admin.post(f"/projects/{project}/rate_limits/rl-x", json={}), 404)
     refused(admin.post(f"/projects/{project}/rate_limits/{rate['id']}", json={"max_tokens_per_1_day": -1}), 400)
@@ -245,10 +254,7 @@ def test_an_invoice_can_be_computed_again_from_the_rows(admin: httpx.Client, gua
     chat(guarded, key)
     second = ok(admin.post("/prices", json={"model": "*", "input": 7, "output": 7, "from": int(time.time()) + 9_999}))
     chat(guarded, key)
-    wait = time.monotonic() + 10
-    rows: list[Any] = []
-    while len(rows) < 2 and time.monotonic() < wait:
-        rows = store.read(select(usage).where(usage.c.project == project))
+    rows = written(store, project, 2)
     assert [row.price for row in rows] == [first["id"]] * 2
     mine = ok(admin.get("/invoice", params={"start_time": begin, "project_id": project}))
     assert len(mine["lines"]) == 1
