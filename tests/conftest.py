@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_COLOR", "1")
 
 from causerie.core import data_pack
-from causerie.serve.gate import resident_bytes
 
 settings.register_profile("causerie", deadline=None)  # a busy machine is no failure
 settings.load_profile("causerie")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def a_server_of_its_own_size() -> Iterator[None]:
-    """Servers run in the tests' process, which holds torch and whatever ran before; their memory gate must not see it."""
-    size = min(resident_bytes(), 2**28)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("causerie.serve.gate.resident_bytes", lambda: size)
-        yield
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from causerie.loop import GUARD_FILE, ImproveConfig, improve
 from causerie.starter import StarterConfig, register_starter
 from causerie.store import Store, open_store
 from causerie.text import TokenizerConfig, load_chat_format, load_tokenizer, train_tokenizer
-from causerie.train import PretrainConfig, SftConfig, pretrain, sft
+from causerie.train import PretrainConfig, SftConfig, give_freed_memory_back, pretrain, sft
 
 NAME = "demo"
 SUMMARY = "demo.json"
@@ -73,6 +73,7 @@ def run_demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
     _tell(circle, summary)
     if config.serve:
         port = free_port(config.host, config.port)
+        give_freed_memory_back()
         serve_page(ServeConfig(models=tuple(served), host=config.host, port=port), workspace)
     return summary
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from causerie.core import say
 from causerie.serve.door import Doorkeeper, Visitor
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.events import Drain
@@ -96,9 +97,13 @@ def _plain_routes(office: Office) -> list[Route]:
 
 
 async def _watch(gate: Gate) -> None:
-    """Keep the gate's view of the process's memory fresh."""
+    """Keep the gate's view of the process's memory fresh, and tell when it stops taking work for it."""
+    refusing = False
     while True:
         gate.measure()
+        if refusing != (gate.stage >= 2):
+            refusing = not refusing
+            say(f"memory grew by {gate.memory / 2**20:.0f} MiB: {'refusing' if refusing else 'taking'} requests")
         await asyncio.sleep(MEASURE_SECONDS)
 
 

@@ -73,7 +73,8 @@ class Gate:
         max_per_key: answers in hand for one API key; beyond it 429.
         max_running: answers that one engine works on at a time; further ones wait for their turn.
         queue_seconds: how long a request waits for its turn at most; then 503.
-        max_memory: bytes of the server process's resident memory that stop it from taking more.
+        max_memory: bytes by which the server process may grow before it takes no more; what it held when it
+            began to serve, as after a training in the same process, is not held against it.
     """
 
     max_answers: int = 256
@@ -85,6 +86,8 @@ class Gate:
     answers: int = 0
     tokens: int = 0
     memory: int = 0
+    resident: int = 0
+    at_first: int | None = None
     by_key: Counter[str] = field(default_factory=Counter)
     by_tenant: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -113,8 +116,11 @@ class Gate:
             lane.give_up()
 
     def measure(self) -> None:
-        """Take note of the process's memory."""
-        self.memory = resident_bytes()
+        """Take note of the process's memory: `resident`, and `memory`, what came since the first look."""
+        self.resident = resident_bytes()
+        if self.at_first is None:
+            self.at_first = self.resident
+        self.memory = max(0, self.resident - self.at_first)
 
     @asynccontextmanager
     async def admit(

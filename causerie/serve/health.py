@@ -29,7 +29,7 @@ async def health(request: Request) -> Response:
     names = [name for name, _ in office.pool.models()]
     failing = office.store.failing if office.store is not None else None
     status = "ok" if names else "starting"
-    if office.drain.draining:
+    if office.drain.leaving:
         status = "stopping"
     elif office.pool.gate.stage >= 2:
         status = "overloaded"
@@ -55,7 +55,7 @@ async def metrics(office: Office, request: Request, principal: Principal) -> Res
         "tokens_in_hand": ("Tokens that they may need.", gate.tokens),
         "requests_waiting": ("Requests whose turn has not come.", gate.waiting),
         "shedding_stage": ("0 no, 1 shortening, 2 refusing requests, 3 refusing connections.", gate.stage),
-        "resident_bytes": ("Resident memory of the server process.", gate.memory),
+        "resident_bytes": ("Resident memory of the server process.", gate.resident),
         "open_streams": ("Event streams under way.", office.drain.streams),
         "database_failing": ("Whether the last commit failed.", store is not None and store.failing is not None),
         "writes_waiting": ("Writes that wait for their commit.", store.queued if store else 0),

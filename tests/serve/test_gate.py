@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -275,8 +276,20 @@ def test_stages_of_shedding() -> None:
         assert gate.stage == stage
     with pytest.raises(CauserieError, match="memory"), gate.hold(other, 1, 1):
         pass
+
+
+def test_memory_held_before_serving_is_not_held_against_it() -> None:
+    gate = Gate(max_memory=100 * 2**20)
     gate.measure()
-    assert gate.memory > 10**6
+    assert gate.resident > gate.memory == gate.stage == 0
+    grown = mmap.mmap(-1, 120 * 2**20)  # fresh pages, whatever the C library keeps
+    grown[::4096] = b"x" * len(grown[::4096])
+    gate.measure()
+    assert gate.memory > 100 * 2**20
+    assert gate.stage == 3
+    grown.close()
+    gate.measure()
+    assert gate.stage == 0
 
 
 def test_nobody_holds_more_than_their_share_of_a_busy_server() -> None:
