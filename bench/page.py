@@ -1,8 +1,8 @@
 """How smoothly the page draws beside Gradio's chat: 100 turns, and an answer of 2,000 tokens that grows.
 
-`python bench/page.py [--quick] [--peer-python PYTHON]` serves both over the same text at the same pace, opens them in
-Chromium, asks one more question and prints the tasks of the page's thread over 50 ms (the browser's own `longtask`
-entries) until a second after the answer's end, and the frames drawn meanwhile. `--peer-python` (or CAUSERIE_PEER_GRADIO)
+`python bench/page.py [--turns 100] [--tokens 2000] [--quick] [--peer-python PYTHON]` serves both over the same text at
+the same pace, opens them in Chromium, asks one more question and prints the tasks of the page's thread over 50 ms (the
+browser's own `longtask` entries) until a second after the answer's end, and the frames drawn meanwhile. `--peer-python` (or CAUSERIE_PEER_GRADIO)
 is the python of an environment with gradio; without it only our page is measured.
 """
 
@@ -109,8 +109,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peer-python", default=os.environ.get("CAUSERIE_PEER_GRADIO", ""))
+    parser.add_argument("--turns", type=int, default=100)
+    parser.add_argument("--tokens", type=int, default=2000, help="at the full size Gradio does not end within minutes")
     asked = parser.parse_args()
-    turns, tokens, pause = (10, 300, 0.004) if asked.quick else (100, 2000, 0.004)
+    turns, tokens, pause = (10, 300, 0.004) if asked.quick else (asked.turns, asked.tokens, 0.004)
     found: dict[str, Any] = {"turns": turns, "tokens": tokens}
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
