@@ -14,8 +14,11 @@ answers per prompt); gate and canary are the product's own code: `paired_differe
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +58,7 @@ def win_rate(shift: float, seed: int = 1) -> float:
     return float(clean * (1 - NOISE) + (1 - clean) * NOISE)
 
 
+@functools.cache
 def shift_for(target: float) -> float:
     """The shift at which the candidate wins this share of decisive votes."""
     low, high = -6.0, 6.0
@@ -108,28 +112,18 @@ def live(
     return [found[index] for index in order]
 
 
-def cut(found: Duels, limit: int) -> Duels:
-    """The first so many decisive votes."""
-    return replace(found, outcomes=found.outcomes[:limit], voters=found.voters[:limit])
-
-
-def decided(found: Duels, limit: int, coalition: float = CanaryConfig.coalition) -> str:
-    """The canary's decision within so many decisive votes."""
-    settings = CanaryConfig(max_duels=limit, min_people=5, coalition=coalition)
-    status = decide(cut(found, limit), settings).status
-    return "undecided" if status == "running" else status
-
-
-def canary(found: Duels, limit: int) -> tuple[str, int]:
+def trial(found: Duels, limit: int, coalition: float = CanaryConfig.coalition) -> tuple[str, int]:
     """The canary's decision within so many decisive votes, and how many it took."""
-    status = decided(found, limit)
-    if status == "undecided":
-        return status, limit
-    low, high = CanaryConfig.min_duels, len(found.outcomes[:limit])
-    while low < high:  # the first moment: decisions stay decided
-        middle = (low + high) // 2
-        low, high = (low, middle) if decided(found, middle) == status else (middle + 1, high)
-    return status, low
+    people = min(5, max(2, found.people))
+    decision = decide(found, CanaryConfig(max_duels=limit, min_people=people, coalition=coalition))
+    moment = decision.figures["decided_after"]
+    return ("undecided", limit) if moment is None else (decision.status, moment)
+
+
+def promoted_by(found: Duels, limits: Sequence[int], coalition: float = CanaryConfig.coalition) -> list[bool]:
+    """Whether the candidate is promoted within each number of decisive votes: what is decided stays decided."""
+    status, moment = trial(found, max(limits), coalition)
+    return [status == "promoted" and moment <= limit for limit in limits]
 
 
 def rate(hits: int, rounds: int) -> str:
@@ -154,7 +148,7 @@ def table(rounds: int) -> None:
             rng = np.random.default_rng([seed, round(target * 100)])
             both = Policies(rng, shift)
             through = gate_passes(rng, both, 96)
-            status, votes = canary(duels(live(rng, both, 2500, 40), 200, 5), 1000)
+            status, votes = trial(duels(live(rng, both, 2500, 40), 200, 5), 1000)
             passed += through
             promoted += status == "promoted"
             back += status == "rolled_back"
@@ -167,62 +161,67 @@ def table(rounds: int) -> None:
 def budgets(rounds: int) -> None:
     """Power of the canary by its budget of decisive votes."""
     limits = (100, 200, 500, 1000, 2000)
-    print("\npower of the canary by decisive votes (a candidate that is as good: wrong promotions)")
-    print(f"{'true win rate':>14}  " + "  ".join(f"{limit:>22}" for limit in limits))
+    print("\npower of the canary by decisive votes, 40 users (a candidate that is as good: wrong promotions)")
+    print(f"{'true win rate':>14}  {'left out':>8}  " + "  ".join(f"{limit:>22}" for limit in limits))
     for target in (0.5, 0.55, 0.6, 0.65):
-        shift = shift_for(target)
-        hits = dict.fromkeys(limits, 0)
+        hits: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
         for seed in range(rounds):
             rng = np.random.default_rng([seed, 7, round(target * 100)])
-            found = duels(live(rng, Policies(rng, shift), 5000, 40), 0, 5)
-            for limit in limits:
-                hits[limit] += decided(found, limit) == "promoted"
-        print(f"{target:>14.0%}  " + "  ".join(f"{rate(hits[limit], rounds):>22}" for limit in limits))
+            found = duels(live(rng, Policies(rng, shift_for(target)), 5000, 40), 0, 5)
+            for share in SHARES:
+                hits[share].update(dict(zip(limits, promoted_by(found, limits, share), strict=True)))
+        for share in SHARES:
+            cells = "  ".join(f"{rate(hits[share][limit], rounds):>22}" for limit in limits)
+            print(f"{target:>14.0%}  {share:>8.0%}  {cells}", flush=True)
 
 
-SHARES = (0.0, 0.05, 0.1)
-"""Shares of the voters without whom the evidence must suffice; the second is the default."""
+SHARES = (0.0, CanaryConfig.coalition, 0.05)
+"""Shares of the voters without whom the evidence must suffice; 0 trusts everybody."""
 
 
 def adversaries(rounds: int) -> None:
-    """An equal candidate and a few users who flood the canary with votes for it."""
-    print(
-        "\nan equally good candidate, 40 honest users with 1000 votes, trolls who always vote for it: wrong promotions"
-    )
+    """A few users who flood the canary with votes for a candidate that is as good, or worse."""
+    print("\ntrolls who always vote for the candidate, beside 40 honest users with 1000 votes: wrong promotions")
     shares = "  ".join(f"{f'and without {share:.0%}':>22}" for share in SHARES[1:])
-    print(f"{'trolls x votes':>16}  {'every vote counts':>22}  {'nobody far ahead':>22}  {shares}")
-    shift = shift_for(0.5)
-    for trolls, each in ((0, 0), (1, 200), (1, 1000), (2, 300), (3, 300), (5, 300)):
-        hits = dict.fromkeys((None, *SHARES), 0)
+    print(
+        f"{'true win rate':>14}  {'trolls x votes':>14}  {'every vote counts':>22}  {'nobody far ahead':>22}  {shares}"
+    )
+    for target, trolls, each in (
+        (0.5, 0, 0), (0.5, 1, 200), (0.5, 1, 1000), (0.5, 2, 300), (0.5, 3, 300), (0.5, 5, 300), (0.45, 3, 300), (0.45, 5, 300)
+    ):  # fmt: skip
+        hits: Counter[float | None] = Counter()
         for seed in range(rounds):
             rng = np.random.default_rng([seed, 11, trolls, each])
-            votes = live(rng, Policies(rng, shift), 1000, 40, trolls, each)
+            votes = live(rng, Policies(rng, shift_for(target)), 1000, 40, trolls, each)
             anonymous = [replace(vote, user=str(index)) for index, vote in enumerate(votes)]
-            hits[None] += decided(duels(anonymous, 0), 2000, 0.0) == "promoted"
+            hits[None] += trial(duels(anonymous, 0), 2000, 0.0)[0] == "promoted"
             said = duels(votes, 200, 5)
             for share in SHARES:
-                hits[share] += decided(said, 2000, share) == "promoted"
-        cells = "  ".join(f"{rate(count, rounds):>22}" for count in hits.values())
-        print(f"{f'{trolls} x {each}':>16}  {cells}")
+                hits[share] += trial(said, 2000, share)[0] == "promoted"
+        cells = "  ".join(f"{rate(hits[share], rounds):>22}" for share in (None, *SHARES))
+        print(f"{target:>14.0%}  {f'{trolls} x {each}':>14}  {cells}", flush=True)
 
 
-def distrust(rounds: int) -> None:
-    """What it costs to convince without some of the voters: power by share left out, 40 honest users."""
-    limits = (1000, 2000, 4000)
-    print("\npower of the canary by the share of voters without whom it must convince (rounded up; 40 honest users)")
-    print(f"{'true win rate':>14}  {'left out':>8}  " + "  ".join(f"{f'{limit} votes':>22}" for limit in limits))
-    for target in (0.55, 0.6):
-        shift = shift_for(target)
-        hits = {share: dict.fromkeys(limits, 0) for share in SHARES}
+def groups(rounds: int) -> None:
+    """What it costs to convince without the keenest voters, by how many people vote."""
+    limits = (200, 500, 1000)
+    print(
+        "\npower of the canary by number of voters, at a true 60 %, and wrong promotions where one of them is a troll"
+    )
+    heads = "  ".join(f"{f'{limit} votes':>22}" for limit in limits)
+    print(f"{'voters':>7}  {'left out':>8}  {heads}  {'equal, with a troll':>22}")
+    for users in (2, 3, 5, 10, 40, 200):
+        hits: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
         for seed in range(rounds):
-            rng = np.random.default_rng([seed, 17, round(target * 100)])
-            found = duels(live(rng, Policies(rng, shift), 10_000, 40), 0, 5)
+            rng = np.random.default_rng([seed, 17, users])
+            found = duels(live(rng, Policies(rng, shift_for(0.6)), 2500, users), 0, 2)
+            trolled = duels(live(rng, Policies(rng, shift_for(0.5)), 1000, max(1, users - 1), 1, 1000), 0, 2)
             for share in SHARES:
-                for limit in limits:
-                    hits[share][limit] += decided(found, limit, share) == "promoted"
-        for share, counts in hits.items():
-            cells = "  ".join(f"{rate(count, rounds):>22}" for count in counts.values())
-            print(f"{target:>14.0%}  {share:>8.0%}  {cells}")
+                hits[share].update(dict(zip(limits, promoted_by(found, limits, share), strict=True)))
+                hits[share][0] += trial(trolled, 1000, share)[0] == "promoted"
+        for share in SHARES:
+            cells = "  ".join(f"{rate(hits[share][limit], rounds):>22}" for limit in (*limits, 0))
+            print(f"{users:>7}  {share:>8.0%}  {cells}", flush=True)
 
 
 def recovery(rounds: int) -> None:
@@ -245,7 +244,7 @@ def recovery(rounds: int) -> None:
                 if gate_passes(rng, both, 96, share):
                     alone = min(alone, step) if turn < 2 else alone
                     live_votes = live(rng, both, 1500, 40)
-                    if decided(duels(live_votes, 200, 5), 1000) == "promoted":
+                    if trial(duels(live_votes, 200, 5), 1000)[0] == "promoted":
                         quality += step
                 lowest = min(lowest, quality)
                 if turn >= 2 and recovered is None and quality >= 0:
@@ -260,7 +259,7 @@ def recovery(rounds: int) -> None:
 
 
 TABLES = {
-    "rates": table, "budgets": budgets, "adversaries": adversaries, "distrust": distrust, "recovery": recovery,
+    "rates": table, "budgets": budgets, "adversaries": adversaries, "groups": groups, "recovery": recovery,
 }  # fmt: skip
 
 
@@ -272,6 +271,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=list(TABLES))
     parser.add_argument("--real", action="store_true", help="also real rounds with a tiny model")
     parser.add_argument("--method", default="auto", help="of the real rounds: auto, dpo, kto, sft or grpo")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=NUMBER", help="settings of the real rounds")
     parser.add_argument("--only-real", action="store_true")
     asked = parser.parse_args()
     rounds = 20 if asked.quick else asked.rounds
@@ -284,7 +284,8 @@ def main() -> None:
         from loop_real import real_rounds
 
         with tempfile.TemporaryDirectory() as folder:
-            real_rounds(Path(folder), 1 if asked.quick else 3, asked.method)
+            more = {name: float(value) for name, _, value in (one.partition("=") for one in asked.set)}
+            real_rounds(Path(folder), 1 if asked.quick else 3, asked.method, **more)
 
 
 if __name__ == "__main__":

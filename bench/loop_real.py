@@ -134,8 +134,8 @@ def mean_utility(speaker: Speaker, seed: int) -> float:
     return sum(utility(text, right) for (text, _), (_, right) in zip(said, sums, strict=True)) / len(said)
 
 
-def real_rounds(folder: Path, rounds: int, method: Any = "auto") -> None:
-    """Run and print: Y6 first, then a canary for each round."""
+def real_rounds(folder: Path, rounds: int, method: Any = "auto", **more: Any) -> None:
+    """Run and print: Y6 first, then a canary for each round; `more` changes the settings of the rounds."""
     for seed in range(rounds):
         workspace, rng = folder / str(seed), random.Random(seed)
         workspace.mkdir(parents=True)
@@ -143,17 +143,10 @@ def real_rounds(folder: Path, rounds: int, method: Any = "auto") -> None:
         with open_store(workspace) as store:
             speakers = {1: Speaker(first)}
             collect(store, speakers, 500, rng)
+            settings = {"epochs": 2.0, "lr": 2e-4, "length_factor": 12.0, "guard_max_tokens": 24, "canary": 0.0, **more}
             config = ImproveConfig(
-                model=NAME,
-                seed=seed,
-                method=method,
-                guard=workspace / "guard.jsonl",
-                guard_max_tokens=24,
-                epochs=2.0,
-                lr=2e-4,
-                length_factor=12.0,
-                canary=0.0,
-            )
+                model=NAME, seed=seed, method=method, guard=workspace / "guard.jsonl", **settings
+            )  # fmt: skip
             start = time.perf_counter()
             done = improve(config, workspace, store)
             took = time.perf_counter() - start
@@ -161,12 +154,26 @@ def real_rounds(folder: Path, rounds: int, method: Any = "auto") -> None:
                 f"\nround {seed}: 500 events to verdict in {took:.1f} s ({done.method}; {done.votes_used}): {done.why}",
                 flush=True,
             )
+            print_gate(done.gate)
+            before, after = (mean_utility(Speaker(path), 99) for path in (first, Path(done.candidate_path)))
+            print(f"users' mean utility: {before:.3f} before, {after:.3f} of the candidate", flush=True)
             if not done.promoted:
                 continue
             speakers = {2: Speaker(get_version(store, NAME).path(workspace))}
-            before, after = mean_utility(Speaker(first), 99), mean_utility(speakers[2], 99)
-            print(f"users' mean utility: {before:.3f} before, {after:.3f} after", flush=True)
             _canary_round(store, workspace, config, speakers, rng)
+
+
+def print_gate(rows: list[dict[str, Any]]) -> None:
+    """The gate's table, as the page shows it."""
+    figure = "{:>9.3f}".format
+    for row in rows:
+        ends = " to ".join("  -" if row[end] is None else f"{row[end]:+.3f}" for end in ("low", "high"))
+        limits = " to ".join("" if row[end] is None else f"{row[end]:+.3f}" for end in ("floor", "ceiling"))
+        judged = "passed" if row["passed"] else "FAILED"
+        print(
+            f"  {row['meaning'][:58]:<58}{figure(row['incumbent'])}{figure(row['candidate'])}  {ends:>20}  {limits:>18}  "
+            + (judged if row["promise"] or limits != " to " else "shown")
+        )
 
 
 def _canary_round(

@@ -45,6 +45,7 @@ def main() -> None:
     made.add_argument("--nanogpt", type=Path, default=Path(os.environ.get("NANOGPT", "../peers/nanogpt")))
     made.add_argument("--text", type=Path, default=Path("../peers/tinyshakespeare/input.txt"))
     made.add_argument("--iterations", type=int, default=2000)
+    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of causerie's runs")
     made.add_argument("--quick", action="store_true")
     args = made.parse_args()
     for needed in (args.nanogpt / "train.py", args.text):
@@ -57,10 +58,14 @@ def main() -> None:
     print(f"nanoGPT: {args.iterations} iterations, {whole:.4f} on the whole validation text (its own sample: ", end="")
     print(f"{sampled:.4f}; its README: {README_LOSS}) in {theirs:.1f} s", flush=True)
     target = whole if args.quick else min(whole, README_LOSS)
-    mine, loss, steps = ours(ids, len(vocabulary), target, limit=0.45 * theirs)
-    reached = f"in {mine:.1f} s" if loss <= target else f"NOT reached in {mine:.1f} s"
-    print(f"causerie: validation loss {loss:.4f} after {steps} updates of {ROWS} x {LENGTH}, {reached}")
-    print(f"causerie's time / nanoGPT's: {mine / theirs:.2f} (one seed; {torch.get_num_threads()} threads)")
+    ratios = []
+    for seed in args.seeds:
+        mine, loss, steps = ours(ids, len(vocabulary), target, limit=0.45 * theirs, seed=seed)
+        reached = f"in {mine:.1f} s" if loss <= target else f"NOT reached in {mine:.1f} s"
+        print(f"causerie, seed {seed}: {loss:.4f} after {steps} updates of {ROWS} x {LENGTH}, {reached}", flush=True)
+        ratios.append(mine / theirs)
+    shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"causerie's time / nanoGPT's, by seed: {shown} ({torch.get_num_threads()} threads)")
 
 
 def characters(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -137,13 +142,14 @@ class Rows:
 
     fingerprint = "characters"
 
-    def __init__(self, ids: np.ndarray) -> None:
+    def __init__(self, ids: np.ndarray, seed: int) -> None:
+        self.seed = seed
         self.ids = torch.from_numpy(ids.astype(np.int64))
         self.positions = torch.arange(LENGTH).expand(ROWS, -1)
         self.documents = torch.zeros(ROWS, LENGTH, dtype=torch.int32)
 
     def micro_batches(self, step: int):
-        dice = torch.Generator().manual_seed(step)
+        dice = torch.Generator().manual_seed(1_000_003 * self.seed + step)
         starts = torch.randint(0, len(self.ids) - LENGTH - 1, (ROWS, 1), generator=dice)
         tokens = self.ids[starts + torch.arange(LENGTH + 1)]
         return [
@@ -151,7 +157,7 @@ class Rows:
         ]
 
 
-def ours(ids: np.ndarray, vocabulary: int, target: float, limit: float) -> tuple[float, float, int]:
+def ours(ids: np.ndarray, vocabulary: int, target: float, limit: float, seed: int) -> tuple[float, float, int]:
     shape = ModelShape(
         family="qwen3", n_layer=4, n_embd=128, n_head=4, n_kv_head=4, head_dim=32, ffn_dim=344, vocab_size=vocabulary
     )
@@ -160,9 +166,9 @@ def ours(ids: np.ndarray, vocabulary: int, target: float, limit: float) -> tuple
     best = {"loss": float("inf"), "step": 0, "seconds": 0.0}
     settings = TrainSettings(
         minutes=max(limit, 3) / 60, batch_size=ROWS, seq_len=LENGTH, compile="off", precision="fp32", device="cpu",
-        schedule="wsd", decay_fraction=0.7, matrix_lr=0.02, lr=6e-3, warmup=20, eval_every=50, checkpoint_every=10**6,
+        schedule="wsd", decay_fraction=0.7, matrix_lr=0.02, lr=6e-3, warmup=20, eval_every=50, checkpoint_every=10**6, seed=seed,
     )  # fmt: skip
-    model = init_model(shape, 0)
+    model = init_model(shape, seed)
     began = time.perf_counter()
 
     def evaluate(model, step):
@@ -183,7 +189,7 @@ def ours(ids: np.ndarray, vocabulary: int, target: float, limit: float) -> tuple
                 fit(
                     model,
                     next_token_loss,
-                    Rows(ids[:split]),
+                    Rows(ids[:split], seed),
                     settings,
                     run,
                     callbacks=[Callback(evaluate, every=settings.eval_every)],

@@ -119,7 +119,7 @@ class Stage:
 
     def existing(self) -> Artifact | None:
         """The result if it is there already."""
-        return existing_artifact(self.config.out, self.workspace, self.kind, self.config.name, self.key)
+        return existing_artifact(self.config.out, self.workspace, self.kind, self.config.name, self.key, self.inputs)
 
     @contextmanager
     def open_run(self, events: Events | None = None) -> Iterator[Run]:

@@ -24,6 +24,10 @@ class ServeConfig:
     """Memory of each engine for its key-value cache, in MiB."""
     quantize: Literal["none", "int8-head", "int8"] = "none"
     """8-bit integers in each engine: faster, at a cost per token that `docs/decisions/0015` gives."""
+    notice: int = 0
+    """Seconds after SIGTERM in which work is still taken while /health says 503, for load balancers to notice."""
+    grace: int = 10
+    """Seconds that answers under way may go on when the server is asked to stop; then they are cut."""
     sign_in: bool = False
     """Ask people to sign in; without it the page is for the one person on this computer."""
     oidc_issuer: str = ""

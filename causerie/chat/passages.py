@@ -2,7 +2,8 @@
 
 Files that fit the model's length beside the conversation are given whole, each before its question. Longer ones are cut
 into passages, and the last question is asked with those that BM25 ranks highest for it; the numbers in brackets, which
-answers cite, then name passages instead of files.
+answers cite, then name passages instead of files. Of a conversation that is too long by itself the oldest messages, with
+their files, are left out.
 """
 
 from __future__ import annotations
@@ -51,10 +52,12 @@ class Prompt:
         messages: the conversation.
         passages: `{"name", "text", "part", "parts"}` of the passages in it, in the order of their numbers from 1;
             None where every file is in it whole.
+        left_out: how many of the oldest messages did not fit.
     """
 
     messages: ChatMessages
     passages: list[dict[str, Any]] | None = field(default=None)
+    left_out: int = 0
 
 
 def prompt_of(way: Sequence[Said], room: Room, given: Sequence[Mapping[str, Any]] | None = None) -> Prompt:
@@ -65,14 +68,30 @@ def prompt_of(way: Sequence[Said], room: Room, given: Sequence[Mapping[str, Any]
         room: what the model can take in.
         given: passages to use again, of an answer that goes on; None chooses them.
     """
+    kept = _newest(way, room)
+    left_out = len(way) - len(kept)
     if given is not None:
-        return Prompt(_asked_with(way, given), [dict(one) for one in given])
-    whole = _whole(way)
-    if not any(said.files for said in way) or _fits(whole, room):
-        return Prompt(whole)
-    left = room.tokens - sum(room.count(said.content) + FRAME for said in way)
-    passages = list(_chosen(way, room.count, left))
-    return Prompt(_asked_with(way, passages), passages)
+        return Prompt(_asked_with(kept, given), [dict(one) for one in given], left_out)
+    whole = _whole(kept)
+    if not any(said.files for said in kept) or _fits(whole, room):
+        return Prompt(whole, None, left_out)
+    left = room.tokens - sum(room.count(said.content) + FRAME for said in kept)
+    passages = list(_chosen(kept, room.count, left))
+    return Prompt(_asked_with(kept, passages), passages, left_out)
+
+
+def _newest(way: Sequence[Said], room: Room) -> list[Said]:
+    """What was told the model at the outset, and the newest exchanges that fit beside it, the last question always."""
+    told = [said for said in way[:1] if said.role == "system"]
+    said = list(way[len(told) :])
+    costs = [room.count(one.content) + FRAME for one in said]
+    left = room.tokens - sum(room.count(one.content) + FRAME for one in told)
+    begin = 0
+    while sum(costs[begin:]) > left and begin + 1 < len(said):
+        begin += 1
+        while said[begin].role != "user" and begin + 1 < len(said):  # a conversation begins with a question
+            begin += 1
+    return [*told, *said[begin:]]
 
 
 def _fits(messages: ChatMessages, room: Room) -> bool:

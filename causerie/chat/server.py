@@ -27,8 +27,11 @@ def serve_page(config: ServeConfig, workspace: Path) -> None:
 
     Raises:
         CauserieError: CAU-6111 when there is nothing to serve, CAU-5001 for an unknown model, CAU-6001 or CAU-6002
-            for the address, CAU-31xx when an engine does not start.
+            for the address, CAU-6101 for seconds below 0, CAU-31xx when an engine does not start.
     """
+    for field in ("grace", "notice"):
+        if getattr(config, field) < 0:
+            raise invalid(f"--{field} is below 0", field)
     with open_store(workspace) as store:
         found = models_to_serve(config, workspace, store)
         quantize = None if config.quantize == "none" else config.quantize
@@ -40,7 +43,14 @@ def serve_page(config: ServeConfig, workspace: Path) -> None:
             app = create_chat_app(workspace, store, pool, keys_required=config.require_keys, lifespans=load, door=door)
         else:
             app = create_app(pool, store=store, keys_required=config.require_keys, lifespans=load, workspace=workspace)
-        run_server(app, config.host, config.port, on_ready=lambda url: _announce(url, found, config, door))
+        run_server(
+            app,
+            config.host,
+            config.port,
+            on_ready=lambda url: _announce(url, found, config, door),
+            grace=config.grace,
+            notice=config.notice,
+        )
 
 
 def make_door(config: ServeConfig, store: Store) -> Door:

@@ -61,6 +61,7 @@ class Turn:
     learn: bool
     user: str
     passages: list[dict[str, Any]] | None = None
+    left_out: int = 0
     """What the prompt holds of the files, where they are not whole."""
     events: EventLog = field(default_factory=EventLog)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -111,7 +112,7 @@ class Turns:
             del self._turns[turn.id]
             raise
         drafts = [{"message": draft.message_id, "position": draft.position} for draft in turn.drafts]
-        turn.events.emit("start", turn=turn.id, question=turn.question, drafts=drafts)
+        turn.events.emit("start", turn=turn.id, question=turn.question, drafts=drafts, left_out=turn.left_out)
         turn.tasks = [asyncio.create_task(self._draw(turn, draft, prompt)) for draft in turn.drafts]
         turn.whole = asyncio.create_task(self._answer(book, turn, prompt), name=turn.id)
         self._forget_old()
@@ -204,7 +205,7 @@ class Turns:
 
 
 def _ask(book: Book, request: ChatRequest, turn: Turn, room: Room) -> ChatMessages:
-    """Save a new question, or check the old one; fills `turn.question` and `turn.passages`, and returns the prompt."""
+    """Save a new question, or check the old one; fills in `turn`, and returns the prompt."""
     given = None
     if request.continues is not None:
         turn.question, given = _begin_again(book, request.continues, turn.drafts[0])
@@ -217,7 +218,7 @@ def _ask(book: Book, request: ChatRequest, turn: Turn, room: Room) -> ChatMessag
         raise not_found("question", turn.question)
     told = [Said("system", request.system)] if request.system.strip() else []
     prompt: Prompt = prompt_of([*told, *way], room, given)
-    turn.passages = prompt.passages
+    turn.passages, turn.left_out = prompt.passages, prompt.left_out
     return prompt.messages
 
 

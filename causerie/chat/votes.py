@@ -15,8 +15,10 @@ from causerie.chat.errors import invalid
 from causerie.chat.passages import ChatMessages
 from causerie.chat.shapes import Choice, Edit, Thumb
 from causerie.chat.turns import Draft, Turn
-from causerie.core import CauserieError, list_artifacts
+from causerie.core import CauserieError
 from causerie.feedback import Exposure, Signal, feedback_stats, get_exposure, record_exposure, record_signal
+from causerie.hub import list_versions
+from causerie.loop import used_before
 from causerie.store import Store, exposures, new_id, now, signals
 
 WIN_RATE: Final = "60%"
@@ -116,18 +118,22 @@ def _choice(store: Store, exposure_id: str, side: str) -> tuple[str, dict[str, A
 
 
 def teach_stats(store: Store, workspace: Path, model: str) -> dict[str, Any]:
-    """What the teach view shows: counts by kind, in all and since the last round, and how much is still needed."""
-    rows = store.read(select(signals.c.id, signals.c.kind, signals.c.value, signals.c.withdrawn))
-    used: set[str] = set()
-    for artifact in list_artifacts(workspace, "preferences"):
-        used.update(artifact.manifest.config.get("signals", ()))
+    """What the teach view shows: counts by kind, in all and since the last round, and how much is still needed.
+
+    A round that came to no candidate (too few votes, stopped) is none; a vote that was changed was not withdrawn.
+    """
+    rows = store.read(select(signals))
+    used = used_before(store, workspace, model, settled=False)
+    last = max((one.created for one in list_versions(store, model) if one.card.get("preferences")), default=0.0)
     standing = [row for row in rows if row.withdrawn is None]
-    stats = feedback_stats(store, workspace)
+    fresh = [row for row in standing if row.id not in used and (row.created > last or not _is_tie(row.kind, row.value))]
+    kept = {(row.user, row.exposure_id, row.kind) for row in standing}
+    stats = feedback_stats(store, used=used)
     return {
         "model": model,
         "counts": dict(Counter(_counted_as(row.kind, row.value) for row in standing)),
-        "since": dict(Counter(_counted_as(row.kind, row.value) for row in standing if row.id not in used)),
-        "withdrawn": len(rows) - len(standing),
+        "since": dict(Counter(_counted_as(row.kind, row.value) for row in fresh)),
+        "withdrawn": sum(1 for row in rows if (row.user, row.exposure_id, row.kind) not in kept),
         "new_pairs": stats.new_pairs,
         "needed": stats.needed[WIN_RATE],
         "missing": stats.missing[WIN_RATE],
@@ -139,4 +145,9 @@ def _counted_as(kind: str, value: Mapping[str, Any]) -> str:
         return "imported"
     if kind == "thumb":
         return "up" if value.get("label") else "down"
-    return "tie" if kind == "choice" and value.get("outcome") != "chosen" else kind
+    return "tie" if _is_tie(kind, value) else kind
+
+
+def _is_tie(kind: str, value: Mapping[str, Any]) -> bool:
+    """A choice for neither: it teaches nothing, so no round uses it."""
+    return kind == "choice" and value.get("outcome") != "chosen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import itertools
 import json
@@ -11,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 from cyclopts import Parameter, Token
 
@@ -107,27 +108,36 @@ def _flag(hint: Any, default: Any, text: str) -> Parameter:
     """How a field is read: a tuple takes several words or its flag again; `--empty-NAME` clears one that has values."""
     if get_origin(hint) is tuple:
         return Parameter(help=text, consume_multiple=1, negative_iterable="empty-" if default else ())
-    if hint in (int, int | None):
+    if hint is int:
         return Parameter(help=text, converter=whole_number)
+    if hint == int | None:
+        return Parameter(help=text, converter=whole_number_or_none)
     return Parameter(help=text)
 
 
-def whole_number(_hint: Any, tokens: Sequence[Token]) -> int | None:
+def whole_number(_hint: Any, tokens: Sequence[Token]) -> int:
     """An integer as people write it: `4096`, `1_000`, `0x10`, `1e6`; 1.5 is none, and is not made one.
 
     Raises:
         ValueError: the text is no integer.
     """
     text = tokens[0].value
-    if text.lower() in ("none", "null") and type(None) in get_args(_hint):
-        return None
-    try:
+    with contextlib.suppress(ValueError):
         return int(text, 0)
-    except ValueError:
+    with contextlib.suppress(ValueError):
         number = float(text)
-        if not number.is_integer():
-            raise ValueError(f"{text} is no whole number") from None
-        return int(text) if text.isdecimal() else int(number)
+        if number.is_integer():
+            return int(text) if text.isdecimal() else int(number)
+    raise ValueError(f"{text} is no whole number")
+
+
+def whole_number_or_none(hint: Any, tokens: Sequence[Token]) -> int | None:
+    """The same, or `none`: the parser does not say to a converter that a field may be None."""
+    return None if tokens[0].value.lower() in ("none", "null") else whole_number(hint, tokens)
+
+
+WHOLE = Annotated[int, Parameter(converter=whole_number)]
+WHOLE_OR_NONE = Annotated[int | None, Parameter(converter=whole_number_or_none)]
 
 
 def show(result: Any, as_json: bool, say: Callable[[Any], str] | None = None) -> None:

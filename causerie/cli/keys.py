@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from sqlalchemy import select
 
-from causerie.cli.flags import JSON, WORKSPACE, show
+from causerie.cli.flags import JSON, WHOLE_OR_NONE, WORKSPACE, show
 from causerie.core import CauserieError, workspace_path
 from causerie.hub import record_audit
 from causerie.serve import Limits, create_key, is_scope, revoke_key
@@ -22,14 +22,14 @@ app = App(name="keys", help="API keys: create, list, revoke.")
 def create(
     name: str,
     *,
-    scope: Annotated[tuple[str, ...], Parameter(help="What it may do: inference, platform, manage, admin, *.")] = (
-        "inference",
-    ),
+    scope: Annotated[
+        tuple[str, ...], Parameter(help="What it may do: inference, platform, manage, admin, *.", consume_multiple=1)
+    ] = ("inference",),
     project: Annotated[str | None, Parameter(help="Whose objects it sees.")] = None,
-    days: Annotated[int | None, Parameter(help="Days until it is worth nothing.")] = None,
-    tokens_per_minute: int | None = None,
-    tokens_per_day: int | None = None,
-    requests_per_minute: int | None = None,
+    days: Annotated[WHOLE_OR_NONE, Parameter(help="Days until it is worth nothing.")] = None,
+    tokens_per_minute: WHOLE_OR_NONE = None,
+    tokens_per_day: WHOLE_OR_NONE = None,
+    requests_per_minute: WHOLE_OR_NONE = None,
     workspace: WORKSPACE = None,
     json: JSON = False,
 ) -> None:
@@ -37,6 +37,11 @@ def create(
     for each in scope:
         if not is_scope(each):
             raise CauserieError("CAU-6009", f"{each!r} is no scope", where="--scope", fix="see GET organization/scopes")
+    numbers = {"days": days, "tokens-per-minute": tokens_per_minute, "tokens-per-day": tokens_per_day}
+    for flag, number in {**numbers, "requests-per-minute": requests_per_minute}.items():
+        if number is not None and number < 1:
+            cause = f"a key with {number} is worth nothing"
+            raise CauserieError("CAU-7001", cause, where=f"--{flag}", fix="give a number above 0, or leave it out")
     limits = Limits(tokens_per_minute, tokens_per_day, requests_per_minute)
     expires = None if days is None else time.time() + 86_400 * days
     with open_store(workspace_path(workspace)) as store:

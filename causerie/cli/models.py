@@ -23,11 +23,13 @@ REF = Annotated[str, Parameter(help="Registry name, or name@number.")]
 @app.command(name="list")
 def list_models(name: str | None = None, *, workspace: WORKSPACE = None, json: JSON = False) -> None:
     """List registered versions; the promoted one of each name is marked."""
-    with open_store(workspace_path(workspace)) as store:
+    folder = workspace_path(workspace)
+    with open_store(folder) as store:
         rows = [version.as_dict() for version in hub.list_versions(store, name)]
         if name is not None and not rows:
             raise hub.unknown_model(store, name)
-    show({"versions": rows}, json, lambda r: "\n".join(_line(v) for v in r["versions"]) or "no versions yet")
+    nothing = f"no versions yet in {folder}; another workspace is named by --workspace or CAUSERIE_WORKSPACE"
+    show({"versions": rows}, json, lambda r: "\n".join(_line(v) for v in r["versions"]) or nothing)
 
 
 def _line(version: dict[str, Any]) -> str:

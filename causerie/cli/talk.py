@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from causerie.cli.flags import JSON, WORKSPACE, show, show_dash
+from causerie.cli.flags import JSON, WHOLE, WHOLE_OR_NONE, WORKSPACE, show, show_dash
 from causerie.core import workspace_path
 from causerie.hub import resolve
 from causerie.infer import EngineConfig, Event, Sampling
@@ -36,10 +36,10 @@ def generate(
     prompt: Annotated[str, Parameter(help="The question, or with --raw the text to continue.")],
     greedy: Annotated[bool, Parameter(help="Always the likeliest token.", negative="")] = False,
     raw: Annotated[bool, Parameter(help="Continue the text instead of answering it.", negative="")] = False,
-    max_tokens: int = 256,
+    max_tokens: WHOLE = 256,
     temperature: float = 0.8,
     top_p: float = 0.95,
-    seed: int | None = None,
+    seed: WHOLE_OR_NONE = None,
     workspace: WORKSPACE = None,
     json: JSON = False,
 ) -> None:
@@ -71,7 +71,7 @@ def chat(
     system: Annotated[str, Parameter(help="What the assistant is told beforehand.")] = "",
     temperature: float = 0.8,
     top_p: float = 0.95,
-    max_tokens: int = 512,
+    max_tokens: WHOLE = 512,
     workspace: WORKSPACE = None,
 ) -> None:
     """Talk to a model: one question a line; an empty line or end of input leaves."""

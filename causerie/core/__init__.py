@@ -18,6 +18,7 @@ from causerie.core.crash import crashpoint
 from causerie.core.errors import CauserieError, Finding, Stopped, need_package
 from causerie.core.files import (
     cannot_write,
+    numbered_jsonl,
     read_json,
     read_jsonl,
     sha256_file,
@@ -33,9 +34,11 @@ from causerie.core.progress import Tracker, say, stderr_console, track
 from causerie.core.run import Run, open_run, read_events, read_run
 from causerie.core.seeds import seed_for
 from causerie.core.stop import graceful_stop
+from causerie.core.streams import BROKEN_STREAM, open_stream
 from causerie.core.workspace import data_pack, workspace_path
 
 __all__ = [
+    "BROKEN_STREAM",
     "Artifact",
     "CauserieError",
     "Draft",
@@ -58,8 +61,10 @@ __all__ = [
     "lazy_names",
     "list_artifacts",
     "need_package",
+    "numbered_jsonl",
     "open_artifact",
     "open_run",
+    "open_stream",
     "place_for",
     "plain",
     "read_events",

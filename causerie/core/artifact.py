@@ -7,6 +7,7 @@ the code that made it, so a stage whose key exists need not run again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -241,13 +242,22 @@ def _check_replaceable(final: Path, kind: str, inputs: Iterable[str] = ()) -> No
 
 
 def _move_into_place(beside: Path, final: Path) -> None:
-    if final.exists():
-        retired = final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.old"
-        os.rename(final, retired)
-        os.rename(beside, final)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        os.rename(beside, final)
+    """Rename a draft to its final name; what stands there, put there by another process just now perhaps, makes way."""
+    retired: list[Path] = []
+    moved = False
+    while not moved:
+        if final.exists():
+            retired.append(final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.old")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(final, retired[-1])
+        try:
+            os.rename(beside, final)
+            moved = True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    for folder in retired:
+        shutil.rmtree(folder, ignore_errors=True)
     fsync_folder(final.parent)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from causerie.core.crash import crashpoint
 from causerie.core.errors import CauserieError
+from causerie.core.streams import BROKEN_STREAM, open_stream
 
 
 def sha256_file(path: Path) -> str:
@@ -115,15 +116,27 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Objects of a JSONL file, one by one; lines end with \\n only (never `splitlines`).
+    """Objects of a JSONL file, one by one; see `numbered_jsonl`."""
+    return (value for _, value in numbered_jsonl(path))
+
+
+def numbered_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSONL file, plain or packed with gzip or zstd, each with its line's number, from 1.
+
+    Lines end with \\n only (never `splitlines`); empty ones are passed over.
 
     Raises:
-        CauserieError: CAU-1006 with the line number of the first line that is not a JSON object.
+        CauserieError: CAU-1006 with the line number of the first line that is not a JSON object, or where the packed
+            file breaks off.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield parse_line(line, path, number)
+    number = 0
+    with open_stream(path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, parse_line(line, path, number)
+        except BROKEN_STREAM as error:
+            raise _bad_line(path, number + 1, f"the file breaks off: {error}") from error
 
 
 def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from causerie.core import open_artifact, seed_for
+from causerie.core import Artifact, open_artifact, seed_for
 from causerie.data.errors import data_error
 from causerie.data.layouts import BestFit, Layout, Row, Shard, Stream
 from causerie.data.limits import check_weights
@@ -77,7 +77,8 @@ class TokenBatches:
         artifact = open_artifact(shards)
         parts = _parts(shards, artifact.manifest.config, split)
         made = Stream if layout == "stream" else BestFit
-        self._parts: list[Layout] = [made([_open(path) for path in paths], seq_len) for paths, _ in parts]
+        width = width_of(artifact)
+        self._parts: list[Layout] = [made([_open(path, width) for path in paths], seq_len) for paths, _ in parts]
         self.weights = _weights([weight for _, weight in parts], weights)
         for number, part in enumerate(self._parts):
             if not part.windows:
@@ -155,13 +156,16 @@ def _parts(shards: Path, config: dict[str, Any], split: str) -> list[tuple[list[
     return parts
 
 
-def _open(path: Path) -> Shard:
+def _open(path: Path, width: str) -> Shard:
     starts = np.load(path.with_suffix(".idx.npy"), allow_pickle=False)
-    wide = read_width(path)
-    tokens = np.memmap(path, wide, "r") if path.stat().st_size else np.empty(0, wide)
-    return Shard(tokens, starts)
+    return Shard(map_tokens(path, width), starts)
 
 
-def read_width(shard: Path) -> str:
-    """NumPy type of a shard's tokens, as its artifact's manifest says: "<u2" or "<u4"."""
-    return str(open_artifact(shard.parent).manifest.config["dtype"])
+def map_tokens(path: Path, width: str) -> NDArray[Any]:
+    """A shard's tokens, mapped from its file."""
+    return np.memmap(path, width, "r") if path.stat().st_size else np.empty(0, width)
+
+
+def width_of(shards: Artifact) -> str:
+    """NumPy type of the shards' tokens: "<u2" or "<u4"."""
+    return str(shards.manifest.config["dtype"])

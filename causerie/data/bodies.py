@@ -14,6 +14,10 @@ ZSTD_WINDOW: Final = 1 << 27
 ZSTD_FRAME: Final = b"\x28\xb5\x2f\xfd"
 
 
+_SHOWN: Final = bytes([*b"\t\n\r\f", *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""Bytes of text in any encoding that pages are in."""
+
+
 class TooLarge(ValueError):
     """A body that is longer than anything that is read."""
 
@@ -31,17 +35,25 @@ def decode_body(body: bytes, transfer: str, encoding: str, most: int = MAX_BODY)
     try:
         if body[:2] == b"\x1f\x8b":
             return _inflate(body, 31, most)
-        if coding == "deflate" and b"<" not in body[:200]:
+        if coding == "deflate":
             return _inflate(body, 15 if body[:1] == b"\x78" else -15, most)
         if coding == "zstd" and body[:4] == ZSTD_FRAME:
             return _unfold_zstd(body, most)
-        if coding == "br" and body and b"<" not in body[:200]:
+        if coding == "br" and body:
             return _unfold_brotli(body, most)
     except TooLarge:
         raise
     except Exception as error:  # zlib, zstandard and brotli each have errors of their own
+        if _is_markup(body):
+            return body
         raise ValueError(f"damaged {coding or 'gzip'} body: {error}"[:200]) from error
     return body
+
+
+def _is_markup(body: bytes) -> bool:
+    """Whether a body that does not unpack was never packed: a tag and no control characters are at its beginning."""
+    head = body[:200]
+    return b"<" in head and not head.translate(None, _SHOWN)
 
 
 def _inflate(body: bytes, bits: int, most: int) -> bytes:

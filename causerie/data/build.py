@@ -33,10 +33,11 @@ from causerie.data.addresses import listed_urls
 from causerie.data.batch_store import BatchStore
 from causerie.data.cluster import curate_on_cluster, worker_count
 from causerie.data.config import DataBuildConfig
+from causerie.data.curate import Judged
 from causerie.data.decontaminate import eval_runs, save_runs
 from causerie.data.errors import data_error
 from causerie.data.limits import check_values, check_weights
-from causerie.data.merge import Merge
+from causerie.data.merge import Merge, Rows
 from causerie.data.plan import Unit, batches_of, bytes_read, parts_of, units_of
 from causerie.data.pool import Batch, judge_batches
 from causerie.data.quality import load_quality
@@ -82,7 +83,8 @@ def build(config: DataBuildConfig, workspace: Path) -> Artifact:
         crashpoint("data.curated")
         place, exact = place_for(config.out, workspace)
         parts = parts_of(config.sources, files, spool) if config.weights else {}
-        merge = Merge(BatchStore(run.path / "batches").rows, config, parts, _runs_file(run), _scratch(run))
+        rows = _until(stop, BatchStore(run.path / "batches"))
+        merge = Merge(rows, config, parts, _runs_file(run), _scratch(run))
         recorded: dict[str, Any] = {"inputs": inputs, "config": plain, "exact": exact}
         with write_artifact(place, "corpus", config.name, key, **recorded) as draft:
             draft.metrics.update(merge.write(draft.path))
@@ -131,6 +133,18 @@ def _mixture(config: DataBuildConfig) -> list[dict[str, Any]]:
         {"source": Path(source).name, "weight": round(weight / total, 9)}
         for source, weight in zip(config.sources, config.weights, strict=True)
     ]
+
+
+def _until(stop: Callable[[], bool], store: BatchStore) -> Rows:
+    """Rows of the store, from the beginning at each call, until a stop is asked for."""
+
+    def rows() -> Iterator[Judged]:
+        for row in store.rows():
+            if stop():
+                raise Stopped("stopped while the documents were compared; every page is read already")
+            yield row
+
+    return rows
 
 
 def _runs_file(run: Run) -> Path | None:

@@ -18,10 +18,10 @@ from typing import IO, Any, Final
 import numpy as np
 import zstandard
 
+from causerie.core import open_stream
 from causerie.data.curate import Judged
 from causerie.data.dedup import DIGEST, PERMUTATIONS, Signature
 from causerie.data.ledger import Counts, LedgerWriter
-from causerie.data.sources import open_stream
 
 LEVEL: Final = 12
 """zstd level of the documents."""

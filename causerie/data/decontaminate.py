@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from zstandard import ZstdError
 
+from causerie.core import BROKEN_STREAM, open_stream
 from causerie.data.errors import data_error
 from causerie.data.filters import Hashes, View, hash_ngrams, hash_words, words_of
-from causerie.data.sources import open_stream
 
 SHORTEST: Final = 8
 """Words of the shortest question that is looked for."""
@@ -43,7 +41,7 @@ def eval_runs(files: tuple[Path, ...], n: int = 13) -> EvalRuns:
                 length = min(n, len(words))
                 if length >= min(SHORTEST, n):
                     found[length].append(hash_ngrams(hash_words(words), length))
-        except (OSError, ValueError, EOFError, RecursionError, zlib.error, ZstdError) as error:
+        except (*BROKEN_STREAM, ValueError, RecursionError) as error:
             fix = "give JSONL, JSON, CSV, Parquet or text files, in UTF-8"
             raise data_error("CAU-2009", f"cannot read: {error}", where=str(path), fix=fix) from error
         if before == sum(map(len, found.values())):

@@ -90,6 +90,7 @@ class DuplicateFinder:
             pairs, wanted = self._pairs(signed, found)
             store = _WordStore(self._folder / "words.bin", texts, wanted)
             self._near(pairs, store, found)
+            _lead_on(found)
         return found
 
     def _exact(self, signed: NDArray[np.uint32], found: Duplicates) -> None:
@@ -129,6 +130,14 @@ class DuplicateFinder:
             same = similarity(store.text(earlier), store.text(later), self._thresholds)
             if same is not None:
                 found.rule[later], found.of[later], found.similarity[later] = NEAR, earlier, same
+
+
+def _lead_on(found: Duplicates) -> None:
+    """Copies of a document that repeats another one itself lead to that one, which stays."""
+    copies = np.flatnonzero(found.rule == EXACT)
+    copies = copies[found.rule[found.of[copies]] != NONE]
+    firsts = found.of[copies]
+    found.of[copies], found.similarity[copies] = found.of[firsts], found.similarity[firsts]
 
 
 def _propose(block: Records, fixed: int) -> Records:

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from causerie.data.characters import clean_characters, mend_c1
 from causerie.data.htmltree import (
     Page,
     break_code_lines,
@@ -86,13 +87,14 @@ def extract_html(
         charset: what the HTTP header said.
     """
     text = decode_html(html, charset) if isinstance(html, bytes) else html.encode("utf-8", "replace").decode()
+    text = mend_c1(text)
     page = parse_page(text)
     if page is None:
         return Extracted("", "", "", "resiliparse")
     if page.too_deep:
         # Resiliparse's search for the main content is quadratic in the depth, its plain text is not
-        return Extracted(page.title, tidy_text(_read_fast(text, main=False)), page.lang, "resiliparse")
-    if extractor == "justext":
+        found = _read_fast(text, main=False), "resiliparse"
+    elif extractor == "justext":
         found = _read_justext(page), "justext"
     elif extractor == "resiliparse" or (extractor != "trafilatura" and len(text) > LARGE_PAGE):
         found = _read_fast(text), "resiliparse"
@@ -100,7 +102,7 @@ def extract_html(
         found = _read_whole(page, url), "trafilatura"
     else:
         found = _route(page, text, url)
-    return Extracted(page.title, tidy_text(found[0]), page.lang, found[1])
+    return Extracted(clean_characters(page.title), tidy_text(found[0]), page.lang, found[1])
 
 
 def _route(page: Page, html: str, url: str | None) -> tuple[str, str]:
@@ -214,13 +216,9 @@ def flatten_layout_tables(text: str) -> str:
 _TRAILING: Final = re.compile(r"[ \t\u00a0]+$", re.MULTILINE)
 _ONE_SPACE: Final = re.compile(r"^ (?=\S)", re.MULTILINE)
 _BLANK: Final = re.compile(r"\n{3,}")
-_UNWANTED: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\u200b\u2060\ufeff]")
 
 
 def tidy_text(text: str) -> str:
-    """Fold line ends and blank lines; drop control and zero-width characters, trailing spaces, a lone leading one."""
-    import unicodedata
-
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _UNWANTED.sub("", text.encode("utf-8", "replace").decode("utf-8"))
+    """Fold line ends and blank lines; clean the characters; drop trailing spaces and a lone leading one."""
+    text = clean_characters(text.replace("\r\n", "\n").replace("\r", "\n"))
     return _BLANK.sub("\n\n", _ONE_SPACE.sub("", _TRAILING.sub("", text))).strip()

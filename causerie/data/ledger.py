@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from causerie.data.curate import Judged
 from causerie.data.filters import MEASURES
+from causerie.data.parquet_rows import RowWriter
 
 EXCERPT: Final = 400
 """Characters of each text kept in the ledger."""
-ROWS: Final = 1_000
 
 COLUMNS: Final = {
     **dict.fromkeys(("id", "source"), "string"),
@@ -36,46 +36,17 @@ COLUMNS: Final = {
 """Columns of the ledger and their types: facts and verdicts, then every measure (null for a document never read)."""
 
 
-def _schema() -> Any:
-    import pyarrow as pa
-
-    kinds = {
-        name: pa.list_(pa.string()) if kind == "list" else pa.type_for_alias(kind) for name, kind in COLUMNS.items()
-    }
-    return pa.schema(list(kinds.items()))
-
-
-class LedgerWriter:
+class LedgerWriter(RowWriter):
     """Writes rows in order; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as pq
-
-        self._schema = _schema()
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> LedgerWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
+        super().__init__(path, COLUMNS)
 
     def add(self, row: Judged) -> None:
         """Append one document."""
         facts = {name: value for name, value in row.as_dict().items() if name in COLUMNS}
         text = {"kept": not row.rule, "bytes": len(row.text.encode()), "excerpt": row.text[:EXCERPT]}
-        self._rows.append({**facts, **text, **row.values})
-        if len(self._rows) >= ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            import pyarrow as pa
-
-            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-            self._rows = []
+        self.write({**facts, **text, **row.values})
 
 
 def read_ledger(corpus: Path) -> Any:

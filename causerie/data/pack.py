@@ -64,12 +64,7 @@ def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) 
     Raises:
         CauserieError: CAU-2003 for values, CAU-2007 when there is too little text to split.
     """
-    if not 0 <= config.val_fraction < 1:
-        cause = f"{config.val_fraction} is not a share below 1"
-        raise data_error("CAU-2003", cause, where="--val-fraction", fix="give a number from 0 to 0.5")
-    if config.shard_tokens < 1:
-        cause = f"{config.shard_tokens} tokens are no shard"
-        raise data_error("CAU-2003", cause, where="--shard-tokens", fix="give a number above 0")
+    _check(config)
     corpora = [open_artifact(path, kind="corpus") for path in (config.corpus, *config.more)]
     sources, tokenizer_key = _sources(corpora, config), _folder_key(config.tokenizer)
     encoder = tokenizer or _load(config.tokenizer)
@@ -104,6 +99,15 @@ def pack(config: PackConfig, workspace: Path, tokenizer: Encoder | None = None) 
         run.result = draft.metrics
     assert draft.artifact is not None
     return draft.artifact
+
+
+def _check(config: PackConfig) -> None:
+    if not 0 <= config.val_fraction < 1:
+        cause = f"{config.val_fraction} is not a share below 1"
+        raise data_error("CAU-2003", cause, where="--val-fraction", fix="give a number from 0 to 0.5")
+    if config.shard_tokens < 1:
+        cause = f"{config.shard_tokens} tokens are no shard"
+        raise data_error("CAU-2003", cause, where="--shard-tokens", fix="give a number above 0")
 
 
 def _load(folder: Path) -> Encoder:

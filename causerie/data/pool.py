@@ -68,7 +68,10 @@ class Worker:
             path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             command = [sys.executable, "-m", "causerie.data.worker"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+            # a group of its own: Ctrl-C is for the parent, which saves what is done and closes the workers' input
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, process_group=0
+            )
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._process.stdin.write(self._start.encode())

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
+from causerie.core import BROKEN_STREAM
 from causerie.data.raw import RawDocument
 
 MAX_LINE: Final = 50_000_000
 """Bytes of a line, or of a row's text; a longer one is dropped and counted, and is never in memory as a whole."""
 SKIP: Final = 1 << 20
-COLUMNS: Final = ("text", "content", "raw_content", "html", "url", "title", "license", "licence")
+COLUMNS: Final = (
+    *("text", "content", "raw_content", "html", "url", "source_url", "uri", "title", "license", "licence"),
+)
 PARQUET_ROWS: Final = 64
 
 
@@ -38,11 +40,7 @@ def read_lines(stream: IO[bytes], label: str) -> Iterator[RawDocument]:
                 yield RawDocument(label, index, problem="too_large", note=note)
             else:
                 yield read_line(line, label, index, number)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        yield RawDocument(label, index + 1, problem="broken_record", note=f"after line {number}: {error}"[:200])
-    except Exception as error:  # zstandard.ZstdError derives from Exception alone
-        if type(error).__name__ != "ZstdError":
-            raise
+    except (*BROKEN_STREAM, ValueError) as error:
         yield RawDocument(label, index + 1, problem="broken_record", note=f"after line {number}: {error}"[:200])
 
 

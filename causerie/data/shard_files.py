@@ -13,9 +13,14 @@ from typing import IO, Any, Final
 import numpy as np
 
 from causerie.data.errors import data_error
+from causerie.data.parquet_rows import RowWriter
 
 INDEX: Final = "documents.parquet"
 ROWS: Final = 8_192
+COLUMNS: Final = {
+    **dict.fromkeys(("id", "url", "source", "file"), "string"),
+    **dict.fromkeys(("start", "tokens", "bytes"), "int64"),
+}
 
 
 @dataclass
@@ -65,41 +70,16 @@ class ShardWriter:
         self._file, self._starts, self._written = None, [], 0
 
 
-class IndexWriter:
+class IndexWriter(RowWriter):
     """Writes `documents.parquet`; a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        kinds = {
-            **dict.fromkeys(("id", "url", "source", "file"), "string"),
-            **dict.fromkeys(("start", "tokens", "bytes"), "int64"),
-        }
-        self._schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
-        self._writer = pq.ParquetWriter(folder / INDEX, self._schema, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> IndexWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
+        super().__init__(folder / INDEX, COLUMNS, ROWS)
 
     def add(self, document: dict[str, Any], file: str, start: int, tokens: int, size: int) -> None:
         """Note where a document went."""
         named = {name: str(document.get(name) or "") for name in ("id", "url", "source")}
-        self._rows.append({**named, "file": file, "start": start, "tokens": tokens, "bytes": size})
-        if len(self._rows) >= ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-            self._rows = []
+        self.write({**named, "file": file, "start": start, "tokens": tokens, "bytes": size})
 
 
 def read_index(shards: Path) -> Any:

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import gzip
 import hashlib
-import io
 import os
 import shutil
 import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import Final, Literal
 
-from causerie.core import cannot_write, sha256_file
-from causerie.data.bodies import MAX_BODY, ZSTD_WINDOW
+from causerie.core import BROKEN_STREAM, cannot_write, open_stream, sha256_file
+from causerie.data.bodies import MAX_BODY
 from causerie.data.errors import data_error
 from causerie.data.raw import RawDocument
 from causerie.data.rows import read_lines, read_parquet
@@ -86,8 +83,10 @@ def find_sources(sources: tuple[str, ...], spool: Path) -> list[SourceFile]:
 
 
 def _readable(label: str) -> str:
-    """A label that can be written down: bytes of a name that are no UTF-8 appear as `\\udce9`."""
-    return label.encode("utf-8", "backslashreplace").decode()
+    """A label that can be written down, on one line: line breaks and other control characters appear as `\\n`, bytes of
+    a name that are no UTF-8 as `\\udce9`."""
+    plain = label.encode("utf-8", "backslashreplace").decode()
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in plain)
 
 
 def _match(source: str, spool: Path) -> list[Path]:
@@ -144,7 +143,7 @@ def kind_of(path: Path) -> Kind:
     try:
         with open_stream(path) as stream:
             head = stream.read(512).lstrip()
-    except (OSError, EOFError, ValueError, zlib.error):
+    except (*BROKEN_STREAM, ValueError):
         head = b""
     signs: tuple[tuple[bytes, Kind], ...] = (
         (b"WARC/", "warc"),
@@ -179,21 +178,6 @@ def _spool_stdin(spool: Path) -> Path:
             arriving.unlink(missing_ok=True)
         raise cannot_write(spool, error) from error
     return final
-
-
-def open_stream(path: Path) -> IO[bytes]:
-    """A file's bytes, decompressed when its first bytes say gzip or zstd (LZ4 is read in archives only)."""
-    file = open(path, "rb")  # noqa: SIM115 - the caller closes it
-    head = file.read(4)
-    file.seek(0)
-    if head[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    if head == b"\x28\xb5\x2f\xfd":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).stream_reader(file, read_across_frames=True)
-        return io.BufferedReader(reader)
-    return file
 
 
 def iter_documents(path: Path | str, label: str | None = None) -> Iterator[RawDocument]:
@@ -235,11 +219,7 @@ def _whole_file(path: Path, label: str, kind: Literal["html", "text"]) -> RawDoc
     try:
         with open_stream(path) as stream:
             body = stream.read(MAX_BODY + 1)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        return RawDocument(label, 0, problem="broken_record", note=str(error)[:200])
-    except Exception as error:  # zstandard.ZstdError derives from Exception alone
-        if type(error).__name__ != "ZstdError":
-            raise
+    except (*BROKEN_STREAM, ValueError) as error:
         return RawDocument(label, 0, problem="broken_record", note=str(error)[:200])
     if len(body) > MAX_BODY:
         return RawDocument(label, 0, problem="too_large", note=f"longer than {MAX_BODY:,} bytes")

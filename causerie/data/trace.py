@@ -7,6 +7,7 @@ number of tokens). A page dropped as a copy leads to the document that stayed: i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from causerie.core import (
     write_artifact,
 )
 from causerie.data.addresses import listed, normal_url
-from causerie.data.batches import read_width
+from causerie.data.batches import map_tokens, width_of
 from causerie.data.errors import data_error
 from causerie.data.shard_files import IndexWriter, ShardWriter, read_index
 
@@ -81,37 +82,48 @@ def trace(config: TraceConfig, workspace: Path) -> Traced:
     ledger, ids = _in_ledgers(config, workspace)
     shards = []
     for folder in config.shards or [artifact.path for artifact in list_artifacts(workspace, "shards")]:
-        shards.extend(_in_shards(open_artifact(folder, kind="shards").path, {config.url}, ids))
+        shards.extend(_in_shards(open_artifact(folder, kind="shards"), config.url, ids))
     if not ledger and not shards:
         fix = "check the address; name other --shards and --corpora"
         raise data_error("CAU-2010", "no ledger and no shard holds it", where=config.url or "url", fix=fix)
     return Traced(config.url, ledger, shards)
 
 
-def _in_ledgers(config: TraceConfig, workspace: Path) -> tuple[list[dict[str, Any]], set[str]]:
+Ids = dict[str, set[str]]
+"""Key of a corpus → ids of its documents."""
+
+
+def _in_ledgers(config: TraceConfig, workspace: Path) -> tuple[list[dict[str, Any]], Ids]:
+    """Ledger rows of the address, and the documents with its text: itself, or what it repeats."""
     import pyarrow.parquet as pq
 
+    corpora = [open_artifact(path, kind="corpus") for path in config.corpora] or list_artifacts(workspace, "corpus")
     rows: list[dict[str, Any]] = []
-    ids: set[str] = set()
+    ids: Ids = {corpus.key: set() for corpus in corpora}
+    earlier = {f"{corpus.path.name}/": corpus.key for corpus in corpora}
     wanted = normal_url(config.url)
-    for corpus in config.corpora or [artifact.path for artifact in list_artifacts(workspace, "corpus")]:
-        ledger = pq.ParquetFile(open_artifact(corpus, kind="corpus").file("ledger.parquet"))
+    for corpus in corpora:
+        ledger = pq.ParquetFile(corpus.file("ledger.parquet"))
         for batch in ledger.iter_batches(columns=["id", "url", "kept", "rule", "duplicate_of"]):
             for row in batch.to_pylist():
                 if row["id"] == config.url or (row["url"] and normal_url(row["url"]) == wanted):
-                    rows.append({"corpus": str(corpus), **row})
-                    ids.add(row["duplicate_of"] or row["id"])
+                    rows.append({"corpus": str(corpus.path), **row})
+                    stayed = row["duplicate_of"] or row["id"]
+                    before = next((name for name in earlier if stayed.startswith(name)), "")
+                    ids[earlier.get(before, corpus.key)].add(stayed.removeprefix(before))
     return rows, ids
 
 
-def _in_shards(shards: Path, urls: set[str], ids: set[str]) -> list[dict[str, Any]]:
-    table = read_index(shards)
+def _in_shards(shards: Artifact, url: str, ids: Ids) -> list[dict[str, Any]]:
+    """Places in the shards; ids count for the corpora that they were made of, all of them where none is known."""
+    made_of = ids.keys() & {*shards.manifest.inputs.values()} or ids.keys()
+    table = read_index(shards.path)
     found = []
-    for number in np.flatnonzero(_matching(table, urls, ids)).tolist():
+    for number in np.flatnonzero(_matching(table, {url}, {one for key in made_of for one in ids[key]})).tolist():
         row = table.slice(number, 1).to_pylist()[0]
         split = "val" if row["file"] == "val.bin" else "train"
         place = {name: row[name] for name in ("file", "start", "tokens", "id", "url")}
-        found.append({"shards": str(shards), "split": split, **place})
+        found.append({"shards": str(shards.path), "split": split, **place})
     return found
 
 
@@ -166,18 +178,18 @@ def _rewrite(old: Artifact, target: Path, table: Any, gone: Any, config: dict[st
     """Copy every shard without the documents that go; the new metrics. `config["parts"]` is brought up to date."""
     metrics: dict[str, int] = {f"{split}_{of}": 0 for of in ("tokens", "bytes", "documents") for split in _SPLITS}
     by_file: dict[str, int] = {}
-    rows = table.to_pylist()
-    files = sorted(path.name for path in old.path.glob("*.bin"))
+    staying: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row, leaves in zip(table.to_pylist(), gone, strict=True):
+        if not leaves:
+            staying[row["file"]].append(row)
+    width = width_of(old)
     with IndexWriter(target) as index:
-        for name in files:
-            kind = read_width(old.path / name)
-            source = np.memmap(old.path / name, kind, "r") if (old.path / name).stat().st_size else np.empty(0, kind)
-            writer = ShardWriter(target, name.removesuffix(".bin"), kind, 1 << 62, numbered=False)
-            for row, leaves in zip(rows, gone, strict=True):
-                if row["file"] == name and not leaves:
-                    tokens = source[row["start"] : row["start"] + row["tokens"]]
-                    file, start = writer.add(tokens, row["bytes"])
-                    index.add(row, file, start, row["tokens"], row["bytes"])
+        for name in sorted(path.name for path in old.path.glob("*.bin")):
+            source = map_tokens(old.path / name, width)
+            writer = ShardWriter(target, name.removesuffix(".bin"), width, 1 << 62, numbered=False)
+            for row in staying[name]:
+                file, start = writer.add(source[row["start"] : row["start"] + row["tokens"]], row["bytes"])
+                index.add(row, file, start, row["tokens"], row["bytes"])
             writer.close()
             split = "val" if name == "val.bin" else "train"
             by_file[name] = writer.tokens

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
-from causerie.data.bodies import MAX_BODY, TooLarge, decode_body
+from causerie.data.bodies import MAX_BODY, ZSTD_FRAME, TooLarge, decode_body
 from causerie.data.raw import RawDocument
 
 MAX_HEAD: Final = 65_536
 GZIP_MEMBER: Final = b"\x1f\x8b\x08"
+LZ4_FRAME: Final = b"\x04\x22\x4d\x18"
+PIECE: Final = 65_536
 NEXT_RECORD: Final = b"\r\n\r\nWARC/1."
 ENCODING: Final = "Content-Encoding"
 HTML_TYPES: Final = ("text/html", "application/xhtml+xml")
@@ -26,7 +28,7 @@ def read_warc(path: Path, label: str) -> Iterator[RawDocument]:
     """
     index, offset, counted = 0, 0, False
     while offset >= 0:
-        last = -1
+        last, damage = -1, ""
         try:
             for record in _records(path, offset):
                 last = offset + int(record.stream_pos)
@@ -34,23 +36,23 @@ def read_warc(path: Path, label: str) -> Iterator[RawDocument]:
                 if document is not None:
                     yield document
                     index += 1
-            return
         except (OSError, ValueError, EOFError) as error:
-            if last >= 0 or not counted:  # else it is the record at which the reading before this one ended
-                yield RawDocument(label, index, problem="broken_record", note=str(error)[:200])
-                index += 1
-            counted = last >= 0
+            damage = str(error)[:200] or type(error).__name__
         offset = _next_record(path, max(last, offset) + 1)
+        if not damage and (offset >= 0 or _goes_on(path, last)):  # the reader took what it did not know for the end
+            damage = f"no record begins where one ends{f' before byte {offset}' if offset >= 0 else ''}"
+        if damage and (last >= 0 or not counted):  # else it is the record at which the reading before this one ended
+            yield RawDocument(label, index, problem="broken_record", note=damage)
+            index += 1
+        counted = last >= 0
 
 
 def _records(path: Path, offset: int) -> Iterator[Any]:
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
+    from fastwarc.warc import ArchiveIterator
 
-    kinds = WarcRecordType
-    wanted = kinds.response | kinds.resource | kinds.conversion | kinds.revisit
     with open(path, "rb") as file:
         file.seek(offset)
-        yield from ArchiveIterator(cast(Any, _Tail(file)), record_types=wanted, quirks_mode=True)
+        yield from ArchiveIterator(cast(Any, _Tail(file)), quirks_mode=True)
 
 
 class _Tail:
@@ -74,13 +76,26 @@ def _next_record(path: Path, start: int) -> int:
         return -1
     with open(path, "rb") as file:
         head = file.read(5)
-        if head[:3] != GZIP_MEMBER and head != b"WARC/":
+        if head[:4] in (ZSTD_FRAME, LZ4_FRAME):
             return -1
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if head == b"WARC/":
                 place = data.find(NEXT_RECORD, start)
                 return place + 4 if place >= 0 else -1
             return _next_member(data, start)
+
+
+def _goes_on(path: Path, last: int) -> bool:
+    """Whether anything but zeros follows the gzip member that begins at `last`."""
+    with open(path, "rb") as file:
+        file.seek(max(last, 0))
+        stream, data = zlib.decompressobj(wbits=31), file.read(PIECE)
+        if last < 0 or not data.startswith(GZIP_MEMBER):
+            return False
+        while data and not stream.eof:
+            stream.decompress(data, 16 * PIECE)
+            data = stream.unconsumed_tail or file.read(PIECE)
+        return bool((stream.unused_data + file.read(PIECE)).strip(b"\0\r\n"))
 
 
 def _next_member(data: mmap.mmap, start: int) -> int:
@@ -97,9 +112,11 @@ def _next_member(data: mmap.mmap, start: int) -> int:
 
 
 def _document(record: Any, label: str, index: int) -> RawDocument | None:
-    """The record as a document; None for records that are no documents (robots.txt, DNS answers)."""
-    from fastwarc.warc import WarcRecordType
+    """The record as a document; None for records that are no documents (requests, metadata, DNS answers)."""
+    from fastwarc.warc import WarcRecordType as Kinds
 
+    if record.record_type not in (Kinds.response, Kinds.resource, Kinds.conversion, Kinds.revisit):
+        return None
     if record.headers.get("Content-Length") is None:
         raise RunsOn("the head of the record is cut off")
     url = record.headers.get("WARC-Target-URI") or ""
@@ -107,7 +124,7 @@ def _document(record: Any, label: str, index: int) -> RawDocument | None:
     if url.startswith(("dns:", "metadata:", "screenshot:")):
         return None
     facts: dict[str, Any] = {"url": url, "license": record.headers.get("License") or ""}
-    if record.record_type == WarcRecordType.revisit:
+    if record.record_type == Kinds.revisit:
         earlier = record.headers.get("WARC-Refers-To-Date") or record.headers.get("WARC-Refers-To") or ""
         return RawDocument(label, index, problem="revisit", note=earlier, **facts)
     if cut := record.headers.get("WARC-Truncated"):
@@ -116,7 +133,7 @@ def _document(record: Any, label: str, index: int) -> RawDocument | None:
     if http is not None and http.status_code is not None and http.status_code != 200:
         return RawDocument(label, index, problem="http_status", **{**facts, "note": str(http.status_code)})
     kind, charset = _content_type(record)
-    if record.record_type == WarcRecordType.conversion or kind == "text/plain":
+    if record.record_type == Kinds.conversion or kind == "text/plain":
         facts["kind"] = "text"
     elif kind in HTML_TYPES or kind == "":
         facts["kind"] = "html"

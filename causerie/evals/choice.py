@@ -9,6 +9,7 @@ Sets come from simple JSONL or, told by their columns, from the parquet files of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ def run(subject: Subject, files: Sequence[Path]) -> SuiteResult:
     sets: dict[str, list[Question]] = {}
     for path in files:
         name, questions = read_public_set(path) or read_set(path)
+        if name in sets:  # `arc/test.jsonl` and `piqa/test.jsonl` are called the same
+            name = next(f"{name}#{number}" for number in count(2) if f"{name}#{number}" not in sets)
         sets[name] = spread(at_least_one(questions, path), subject.config.limit_of("choice"))
     asked = [(name, question) for name, questions in sets.items() for question in questions]
     sequences = [

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from causerie.core import CauserieError, sha256_json
+from causerie.core import CauserieError, numbered_jsonl, sha256_json
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -19,32 +16,12 @@ def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Objects of a JSONL file with the place of each ("file:line"), for messages and ids.
 
     Raises:
-        CauserieError: CAU-1001 when there is no such file, CAU-1006 for a line that is not a JSON object.
+        CauserieError: CAU-1001 when there is no such file, CAU-1006 for a line that is not a JSON object, or a packed
+            file that breaks off.
     """
     if not path.is_file():
         raise CauserieError("CAU-1001", "no such file", where=str(path), fix="check the path")
-    with _open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise CauserieError("CAU-1006", str(error), where=f"{path}:{number}", fix="mend the line") from error
-            if not isinstance(value, dict):
-                raise CauserieError("CAU-1006", "not a JSON object", where=f"{path}:{number}", fix="mend the line")
-            yield f"{path}:{number}", value
-
-
-def _open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8", newline="\n")
-    if path.suffix == ".zst":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(path.open("rb"), closefd=True)
-        return io.TextIOWrapper(reader, encoding="utf-8", newline="\n")
-    return open(path, encoding="utf-8", newline="\n")
+    return ((f"{path}:{number}", value) for number, value in numbered_jsonl(path))
 
 
 def text_field(row: Mapping[str, Any], name: str, where: str) -> str:

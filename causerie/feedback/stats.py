@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,17 +59,21 @@ def pairs_needed(win_rate: float, *, alpha: float = 0.05, power: float = 0.8) ->
     return math.ceil((spread / (win_rate - 0.5)) ** 2)
 
 
-def feedback_stats(store: Store, workspace: Path | None = None) -> FeedbackStats:
+def feedback_stats(
+    store: Store, workspace: Path | None = None, *, used: Collection[str] | None = None
+) -> FeedbackStats:
     """Count the recorded feedback.
 
     Args:
         store: the store.
         workspace: when given, signals that a preferences artifact there already used do not count as new.
+        used: ids of the signals that do not count as new, where the caller knows them better.
     """
     records = load_records(store)
     usable = standing(records)
     derived = derive(usable)
-    used = _used_signals(workspace) if workspace else set()
+    if used is None:
+        used = _used_signals(workspace) if workspace else ()
     fresh = [signal for signal in usable.signals if signal.id not in used]
     new_pairs = len(derive(Records(usable.exposures, fresh)).pairs)
     needed = {f"{rate:.0%}": pairs_needed(rate) for rate in WIN_RATES}

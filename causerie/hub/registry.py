@@ -94,35 +94,53 @@ def register(
     """
     _check_new(name, status, artifact)
     check_text([licence, list(notices), dict(card or {})], "version")
-    upstream = inherited_notices(workspace, artifact)
+    facts: dict[str, Any] = {
+        "name": name,
+        "artifact": _relative(artifact.path, workspace),
+        "key": artifact.key,
+        "kind": artifact.manifest.kind,
+        "card": dict(card or {}),
+    }
+    own = combine_notices(notices, artifact.manifest.notices, inherited_notices(workspace, artifact))
     manifest_digest = sha256_file(artifact.path / "manifest.json")
 
     def work(connection: Connection) -> Version:
         there = _one(connection, select(versions).where(versions.c.name == name, versions.c.key == artifact.key))
         if there is not None:
             return there
-        elders = [_parent(connection, parent) for parent in parents]
-        version = Version(
-            id=new_id("ver"),
-            name=name,
-            number=1 + (connection.execute(_newest_number(name)).scalar() or 0),
-            artifact=_relative(artifact.path, workspace),
-            key=artifact.key,
-            kind=artifact.manifest.kind,
-            parents=tuple(elder.ref for elder in elders),
-            licence=combine_licences([licence, *(elder.licence for elder in elders)]),
-            notices=combine_notices(notices, artifact.manifest.notices, upstream, *(elder.notices for elder in elders)),
-            card=dict(card or {}),
-            status="candidate" if status == "promoted" else status,
-            promoted=None,
-            created=now(),
+        version = _add_version(
+            connection, facts, parents, licence, own, "candidate" if status == "promoted" else status
         )
-        connection.execute(insert(versions).values(**_row(version)))
         detail = {"key": version.key, "manifest": manifest_digest, "licence": version.licence, "status": status}
         append_audit(connection, actor, "register", version.ref, detail)
         return _promote(connection, version, actor, "at registration") if status == "promoted" else version
 
     return audited(store, work)
+
+
+def _add_version(
+    connection: Connection,
+    facts: Mapping[str, Any],
+    parents: Sequence[str],
+    licence: str,
+    notices: Sequence[str],
+    status: Status,
+) -> Version:
+    """A new row under the next number of its name, not promoted yet; the parents' licences and notices join its own."""
+    elders = [_parent(connection, parent) for parent in parents]
+    version = Version(
+        id=new_id("ver"),
+        number=1 + (connection.execute(_newest_number(facts["name"])).scalar() or 0),
+        parents=tuple(elder.ref for elder in elders),
+        licence=combine_licences([licence, *(elder.licence for elder in elders)]),
+        notices=combine_notices(notices, *(elder.notices for elder in elders)),
+        status="candidate" if status == "promoted" else status,
+        promoted=None,
+        created=now(),
+        **facts,
+    )
+    connection.execute(insert(versions).values(**_row(version)))
+    return version
 
 
 def promote(store: Store, ref: str, *, actor: str = "causerie", reason: str = "") -> Version:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Many
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from causerie.infer.chunks import attend_chunk
 from causerie.infer.scheduler import Work
+from causerie.infer.threads import threads_set
 
 EVEN: Final = 16
 """A single token always sees a multiple of so many positions, the rest masked: torch's kernel adds up in an order that
@@ -120,7 +122,9 @@ class BlockAttend:
         keys, values = self.cache.read(layer, view, rows)
         asked = q[0, :, group.first : group.first + rows]
         folded = asked.reshape(n_kv_head, -1, rows, head_dim).permute(2, 0, 1, 3)
-        out = scaled_dot_product_attention(folded, keys, values, attn_mask=view.mask, scale=self.scale)
+        # Alone, its matrix products would share their sums among the threads: other bits than beside others.
+        with threads_set(1) if rows * n_kv_head == 1 else nullcontext():
+            out = scaled_dot_product_attention(folded, keys, values, attn_mask=view.mask, scale=self.scale)
         return out.permute(1, 2, 0, 3).reshape(1, n_head, rows, head_dim)
 
     def _chunk(self, layer: int, group: Group, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

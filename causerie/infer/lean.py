@@ -24,7 +24,7 @@ Turn = tuple[Tensor, Tensor] | None
 GELU: Final = math.sqrt(2 / math.pi)
 
 
-class LeanLinear(nn.Module):
+class LeanLinear:
     """Linear layers with a common input as one product, plus the low-rank terms of the step's adapters.
 
     Args:
@@ -35,7 +35,6 @@ class LeanLinear(nn.Module):
     """
 
     def __init__(self, names: tuple[str, ...], layers: list[nn.Linear], lanes: Lanes, int8: bool) -> None:
-        super().__init__()
         weights: list[Tensor] = [layer.weight for layer in layers]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         biases: list[Tensor] = [layer.bias for layer in layers]
@@ -46,18 +45,18 @@ class LeanLinear(nn.Module):
         if int8 or packs(weight):
             self.packed = Int8Linear(weight, bias) if int8 else PackedLinear(weight, bias)
         bare = self.packed is None
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False) if bare else None
-        self.bias = nn.Parameter(bias.detach(), requires_grad=False) if bare and bias is not None else None
+        self.weight = weight.detach() if bare else None
+        self.bias = bias.detach() if bare and bias is not None else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """(..., in) → (..., sum of out)."""
         out = self.packed(x) if self.packed is not None else F.linear(x, cast(Tensor, self.weight), self.bias)
         if self.lanes.rows:
             self.lanes.add(self.key, x, out)
-        return cast(Tensor, out)
+        return out
 
 
-class LeanNorm(nn.Module):
+class LeanNorm:
     """The model's RMSNorm over the last dimension, in four passes (torch's own takes seven on processors).
 
     Args:
@@ -66,16 +65,16 @@ class LeanNorm(nn.Module):
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.eps = nn.Parameter(torch.tensor(eps, device=weight.device), requires_grad=False)
+        size = weight.shape[-1]
+        # x / sqrt(mean square + eps) is x sqrt(size) / hypot(length, sqrt(size eps)). No parameters: slow to look up.
+        self.weight = weight * math.sqrt(size)
+        self.floor = torch.tensor(math.sqrt(size * eps), device=weight.device)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """(..., size) → the same shape and type; computed in float32."""
         wide = x.float()
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        factor = torch.addcmul(self.eps, length, length, value=1 / x.shape[-1]).rsqrt_()
-        return (wide * factor).mul_(self.weight).type_as(x)
+        return (wide / torch.hypot(length, self.floor)).mul_(self.weight).type_as(x)
 
 
 def lean_norm(*norms: tuple[RMSNorm, int]) -> LeanNorm:
@@ -87,11 +86,10 @@ def lean_norm(*norms: tuple[RMSNorm, int]) -> LeanNorm:
     return LeanNorm(torch.cat(wide), norms[0][0].eps)
 
 
-class LeanAttention(nn.Module):
+class LeanAttention:
     """`model.parts.Attention` with one projection, one norm and one rotation for queries and keys together."""
 
     def __init__(self, attention: Attention, name: str, lanes: Lanes, int8: bool, cache_dtype: torch.dtype) -> None:
-        super().__init__()
         parts = ("qkv_proj",) if attention.fused else ("q_proj", "k_proj", "v_proj")
         names = tuple(f"{name}.{part}" for part in parts)
         self.qkv_proj = LeanLinear(names, [getattr(attention, part) for part in parts], lanes, int8)
@@ -108,7 +106,7 @@ class LeanAttention(nn.Module):
         """Outputs of the three projections together."""
         return sum(attention.sizes)
 
-    def forward(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
+    def __call__(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
         """(1, N, D) → (1, N, D)."""
         heads = self.qkv_proj(x).view(*x.shape[:-1], -1, self.head_dim)
         n_turned = self.n_head + self.n_kv_head
@@ -118,23 +116,23 @@ class LeanAttention(nn.Module):
         qk = qk.transpose(1, 2)
         if turn is not None:
             qk = rotate(qk, *turn)
-        kind = self.cache_dtype
-        mixed = attend(self.layer, qk[:, : self.n_head].to(kind), qk[:, self.n_head :].to(kind), v.to(kind))
+        qk = qk.to(self.cache_dtype)
+        mixed = attend(self.layer, qk[:, : self.n_head], qk[:, self.n_head :], v.to(self.cache_dtype))
         return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:-1], -1).to(x.dtype))
 
 
-class LeanMLP(nn.Module):
+class LeanMLP:
     """`model.parts.MLP` with one product for gate and up."""
 
     def __init__(self, mlp: MLP, name: str, lanes: Lanes, int8: bool) -> None:
-        super().__init__()
         parts = ("gate_up_proj",) if mlp.fused else ("gate_proj", "up_proj") if mlp.gated else ("up_proj",)
         names = tuple(f"{name}.{part}" for part in parts)
         self.up_proj = LeanLinear(names, [getattr(mlp, part) for part in parts], lanes, int8)
         self.down_proj = LeanLinear((f"{name}.down_proj",), [mlp.down_proj], lanes, int8)
         self.gated, self.activation = mlp.gated, mlp.activation
+        self.slope = torch.tensor(2 * GELU)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """(..., D) → (..., D)."""
         wide = self.up_proj(x)
         if not self.gated:
@@ -147,18 +145,17 @@ class LeanMLP(nn.Module):
         if self.activation != "gelu_tanh" or x.device.type != "cpu":
             return activate(x, self.activation)
         wide = x.float()  # 1 + tanh(u) = 2 sigmoid(2 u)
-        inner = wide.square().mul_(2 * 0.044715 * GELU).add_(2 * GELU).mul_(wide)
+        inner = torch.addcmul(self.slope, wide, wide, value=2 * 0.044715 * GELU).mul_(wide)
         return inner.sigmoid_().mul_(wide).type_as(x)
 
 
-class WideEmbedding(nn.Module):
+class WideEmbedding:
     """An embedding whose rows come out in float32, whatever they are kept in."""
 
     def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.weight = weight.detach()
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def __call__(self, ids: Tensor) -> Tensor:
         """(B, T) → (B, T, D) float32."""
         return F.embedding(ids, self.weight).float()
 
@@ -190,9 +187,11 @@ def make_lean(model: Transformer, lanes: Lanes, *, int8: bool) -> None:
         for name in ("embed_tokens", "embed_positions"):
             table = getattr(model, name, None)
             if table is not None:
-                setattr(model, name, WideEmbedding(table.weight))
+                _put(model, name, WideEmbedding(table.weight))
 
 
-def _put(model: Transformer, name: str, module: nn.Module) -> None:
+def _put(model: Transformer, name: str, layer: object) -> None:
     parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent) if parent else model, last, module)
+    owner = model.get_submodule(parent) if parent else model
+    delattr(owner, last)  # a module's name takes nothing else
+    setattr(owner, last, layer)

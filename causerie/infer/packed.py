@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 SLAB: Final = 32_768
 """Outputs computed at once: a vocabulary's worth of them does not fit the processor's cache."""
@@ -21,7 +21,7 @@ _PLAIN: Final[tuple[Any, ...]] = ("none", [], "")
 """Nothing fused behind the product."""
 
 
-class PackedLinear(nn.Module):
+class PackedLinear:
     """`y = W x + b` in bfloat16.
 
     Args:
@@ -31,13 +31,12 @@ class PackedLinear(nn.Module):
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, wide: bool = False) -> None:
-        super().__init__()
         weight, self.out_features, self.wide = weight.detach(), len(weight), wide
         self._slabs = [[_pack(part) for part in slab.split(WIDTH, dim=1)] for slab in weight.split(SLAB)]
         biases: Sequence[Tensor | None] = [None] * len(self._slabs) if bias is None else bias.detach().split(SLAB)
         self._biases = list(biases)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """(..., K) → (..., N), bfloat16 or float32."""
         if len(self._slabs) == 1:
             out = _product(x, self._slabs[0], self._biases[0])

@@ -5,9 +5,9 @@ The engine above knows requests; here are only ids, positions and tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
-from contextlib import contextmanager
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Final, cast
@@ -25,12 +25,13 @@ from causerie.infer.lean import make_lean
 from causerie.infer.loading import count_blocks, from_state, load_for
 from causerie.infer.packed import PackedLinear, packs
 from causerie.infer.scheduler import Work
+from causerie.infer.threads import StepThreads
 from causerie.model import Attend, ModelShape, Transformer, lora_parameters, merge_lora
 
-FEW_ROWS: Final = 4
+FEW_ROWS: Final = 16
 SMALL_PRODUCT: Final = 2_000_000
-"""Up to so many rows, and weights of a layer's product on average, 8-bit layers are computed by one thread: it is done
-before a second one is awake. (A whole step of Gemma 3 270M: `docs/log.md`.)"""
+"""Up to so many rows, and weights of a layer's product on average, 8-bit layers may be quicker by one thread: it can be
+done before a second one is awake. (A whole step of Gemma 3 270M: `docs/log.md`.)"""
 
 
 class ModelRunner:
@@ -61,7 +62,8 @@ class ModelRunner:
         self.device, self.dtype = weight.device, weight.dtype
         self._windows = tuple(self.shape.window(layer) or None for layer in range(self.shape.n_layer))
         body = self.shape.n_params - self.shape.vocab_size * self.shape.n_embd
-        self._alone = config.quantize == "int8" and body <= 4 * self.shape.n_layer * SMALL_PRODUCT
+        self._threads = StepThreads()
+        self._small = config.quantize == "int8" and body <= 4 * self.shape.n_layer * SMALL_PRODUCT
         self.model: Transformer
         self.head: Callable[[Tensor], Tensor]
         """From hidden states to logits."""
@@ -89,7 +91,8 @@ class ModelRunner:
             attend = plan_paged(self.cache, work, self._windows, self.shape.scale, self._captured.kernel)
         else:
             attend = plan_attend(self.cache, work, self._windows, scale=self.shape.scale)
-        with _one_thread(self._alone and len(ids) <= FEW_ROWS):
+        few = self._small and len(ids) == len(work) <= FEW_ROWS  # prompts always have all threads
+        with self._threads.step(len(ids)) if few else nullcontext():
             return cast(Tensor, self.model(inputs[:1], positions=inputs[1:], attend=attend)[0])
 
     def update(self, source: Path | Transformer | Mapping[str, Tensor]) -> None:
@@ -144,20 +147,6 @@ class ModelRunner:
             return None
         most_blocks = -(-self.room // self.config.block_size)
         return CapturedDecode(self.model, self.cache, self._windows, self.shape.scale, most_blocks)
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Within: torch computes with one thread, where wanted. Changing the number takes a tenth of a microsecond."""
-    before = torch.get_num_threads()
-    if not wanted or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_memory(cause: str, where: str) -> CauserieError:

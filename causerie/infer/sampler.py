@@ -98,7 +98,7 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Choice:
 
 def log_probs_of(logits: Tensor, ids: Sequence[int], n_top: int) -> tuple[list[float], list[list[Alternative]]]:
     """Log-probabilities of one id per row of `logits` (n, V), and of the `n_top` likeliest ids of each row."""
-    whole = logits.logsumexp(dim=-1, keepdim=True)
+    whole = log_total(logits)
     chosen = torch.tensor(ids, device=logits.device)[:, None]
     scores = (logits.gather(1, chosen) - whole)[:, 0].tolist()
     if not n_top:
@@ -106,6 +106,16 @@ def log_probs_of(logits: Tensor, ids: Sequence[int], n_top: int) -> tuple[list[f
     values, tokens = likeliest(logits, n_top)
     pairs = zip(tokens.tolist(), (values - whole).tolist(), strict=True)
     return scores, [list(zip(some, theirs, strict=True)) for some, theirs in pairs]
+
+
+def log_total(logits: Tensor) -> Tensor:
+    """`logsumexp` of every row, (n, V) → (n, 1), in two levels: a single row's sum would be shared among the threads,
+    and a row alone would get other bits than beside others.
+    """
+    vocab = logits.shape[1]
+    if vocab % CHUNK:
+        logits = torch.nn.functional.pad(logits, (0, -vocab % CHUNK), value=float("-inf"))
+    return logits.unflatten(1, (-1, CHUNK)).logsumexp(dim=-1).logsumexp(dim=-1, keepdim=True)
 
 
 def largest(logits: Tensor) -> Tensor:
@@ -204,7 +214,7 @@ def _draw_cut(
     best, tokens = likeliest(some, width)
     limit = _column([item.top_k or vocab for item in settings], logits)
     # where every row has a top-k any normaliser will do: top-p is a share of what top-k leaves
-    total = best[:, :1] if all(item.top_k for item in settings) else some.logsumexp(dim=-1, keepdim=True)
+    total = best[:, :1] if all(item.top_k for item in settings) else log_total(some)
     mass = (best - total).exp()
     mass = mass.masked_fill(torch.arange(mass.shape[1], device=logits.device) >= limit, 0.0)
     within = mass.cumsum(dim=-1)

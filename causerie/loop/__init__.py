@@ -21,6 +21,7 @@ from causerie.loop.config import GUARD_FILE, CanaryConfig, ImproveConfig
 from causerie.loop.duels import Duels, LiveVote, duels
 from causerie.loop.errors import ERRORS
 from causerie.loop.gate import GateRow, Verdict, judge
+from causerie.loop.material import used_before
 from causerie.loop.sequential import confidence_sequence, log_evidence, log_evidence_path
 
 if TYPE_CHECKING:
@@ -68,4 +69,5 @@ __all__ = [
     "running_canary",
     "start_canary",
     "stop_canary",
+    "used_before",
 ]

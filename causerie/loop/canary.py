@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from causerie.core import CauserieError, sha256_json
 from causerie.hub import get_version, list_versions, promote, record_audit, refuse, retire, set_card
-from causerie.loop.coalition import evidence_of, people_left_out
+from causerie.loop.coalition import Voices, voices_of
 from causerie.loop.config import CanaryConfig
 from causerie.loop.duels import Duels, duels, live_votes
 from causerie.loop.sequential import confidence_sequence, duels_left, log_evidence, log_evidence_path
@@ -143,53 +143,50 @@ def decide(found: Duels, settings: CanaryConfig, days: float = 0.0) -> Decision:
     """
     wins, losses = found.wins, found.losses
     settled = _first_decided(found, settings) if found.people >= settings.min_people else None
+    figures = {**_figures(found, settings), "decided_after": settled}
     if settled is not None:
         won = sum(found.outcomes[:settled])
         told = _told(won, settled - won)
         if won * 2 > settled:
-            return Decision("promoted", f"promoted: people preferred it, {told}", _figures(found, settings))
-        return Decision(
-            "rolled_back", f"rolled back: people preferred the incumbent, {told}", _figures(found, settings)
-        )
+            return Decision("promoted", f"promoted: people preferred it, {told}", figures)
+        return Decision("rolled_back", f"rolled back: people preferred the incumbent, {told}", figures)
     if wins + losses >= settings.max_duels or days >= settings.max_days:
         why = f"not enough evidence: {_told(wins, losses)} after {days:.1f} days; the incumbent stays"
-        return Decision("undecided", why, _figures(found, settings))
-    figures = _figures(found, settings)
+        return Decision("undecided", why, figures)
     return Decision("running", f"on trial: {_told(wins, losses)}; {_lacking(figures)}", figures)
 
 
 def _lacking(figures: dict[str, Any]) -> str:
     """What a trial still waits for, in words."""
-    if figures["missing"] is None:
-        return "the votes lean to neither side"
-    if figures["missing"] == 0 and figures["wins"] > figures["losses"]:
-        left_out = figures["left_out"]
-        return f"enough in all, but not without the {left_out} of {figures['people']} people who spoke most for it"
-    return f"about {figures['missing']} more decisive votes if they go on like this"
+    more = figures["missing"]
+    told = "the votes lean to neither side"
+    if more is not None:
+        told = f"about {more} more decisive votes if they go on like this"
+    if figures["wins"] > figures["losses"] and figures["evidence"] >= figures["needed"]:
+        people, left_out = figures["people"], figures["left_out"]
+        few = f"enough in all, but too much of it comes from few: not without the {left_out} of {people} people who"
+        return f"{few} spoke most for it" + ("" if more is None else f"; {told}")
+    return told
 
 
 def _first_decided(found: Duels, settings: CanaryConfig) -> int | None:
     """Duels after which either side's evidence sufficed for the first time; None when it never did.
 
-    For the candidate it must suffice without the people who spoke most for it (`coalition`); for the incumbent, whose
-    return harms nobody, everybody's evidence is enough.
+    For the candidate it must suffice in whole and as `coalition.Voices` hears it; for the incumbent, whose return harms
+    nobody, everybody's evidence is enough.
     """
     wins = np.cumsum(found.outcomes, dtype=int)
     losses = np.arange(1, len(wins) + 1) - wins
-    needed = math.log(1 / settings.alpha)
-    better = log_evidence_path(wins, losses) >= needed
+    better = log_evidence_path(wins, losses) >= math.log(1 / settings.alpha)
     worse = log_evidence_path(losses, wins) >= math.log(1 / settings.harm_alpha)
-    allowed = slice(settings.min_duels - 1, settings.max_duels)
-    harmed = np.flatnonzero(worse[allowed])
-    last = int(harmed[0]) + settings.min_duels if len(harmed) else None
-    moments = np.flatnonzero(better[allowed]) + settings.min_duels
-    if last is not None:
-        moments = moments[moments < last]
-    for part in np.array_split(moments, range(64, len(moments), 64)) if len(moments) else ():
-        sure = np.flatnonzero(evidence_of(found, part, settings) >= needed)
-        if len(sure):
-            return int(part[sure[0]])
-    return last
+    voices = Voices(settings)
+    for place in range(min(len(wins), settings.max_duels)):
+        voices.hear(found.outcomes[place], found.voters[place])
+        if place + 1 < settings.min_duels:
+            continue
+        if worse[place] or (better[place] and voices.evidence() >= voices.needed):
+            return place + 1
+    return None
 
 
 def _told(wins: int, losses: int) -> str:
@@ -202,6 +199,8 @@ def _told(wins: int, losses: int) -> str:
 def _figures(found: Duels, settings: CanaryConfig) -> dict[str, Any]:
     wins, losses = found.wins, found.losses
     low, high = confidence_sequence(wins, losses)
+    voices = voices_of(found, settings)
+    heard = min(voices.evidence(), log_evidence(wins, losses))
     return {
         "wins": wins,
         "losses": losses,
@@ -214,19 +213,29 @@ def _figures(found: Duels, settings: CanaryConfig) -> dict[str, Any]:
         "thumbs": found.thumbs,
         "win_rate_low": round(low, 4),
         "win_rate_high": round(high, 4),
-        "evidence": round(math.exp(min(log_evidence(wins, losses), 50.0)), 3),
-        "evidence_without_keenest": round(math.exp(min(_without_keenest(found, settings), 50.0)), 3),
-        "left_out": people_left_out(found, settings),
-        "evidence_of_harm": round(math.exp(min(log_evidence(losses, wins), 50.0)), 3),
+        "evidence": _ratio(log_evidence(wins, losses)),
+        "evidence_without_keenest": _ratio(heard),
+        "left_out": voices.left_out,
+        "evidence_of_harm": _ratio(log_evidence(losses, wins)),
         "needed": round(1 / settings.alpha, 3),
-        "missing": duels_left(max(wins, losses), min(wins, losses), settings.alpha),
+        "missing": _missing(found, heard, voices.needed, settings),
     }
 
 
-def _without_keenest(found: Duels, settings: CanaryConfig) -> float:
-    if not found.outcomes:
-        return 0.0
-    return float(evidence_of(found, np.array([len(found.outcomes)]), settings)[0])
+def _ratio(evidence: float) -> float:
+    return round(math.exp(min(evidence, 50.0)), 3)
+
+
+def _missing(found: Duels, heard: float, needed: float, settings: CanaryConfig) -> int | None:
+    """About how many more duels decide for the side that leads, if they go on like this.
+
+    Where all the votes would do but not without the keenest voters, their evidence is taken to grow evenly.
+    """
+    missing = duels_left(max(found.wins, found.losses), min(found.wins, found.losses), settings.alpha)
+    duels = found.wins + found.losses
+    if missing != 0 or found.wins <= found.losses or heard >= needed:
+        return missing
+    return math.ceil(duels * (needed / heard - 1)) if heard > needed / 20 else None
 
 
 def _end(store: Store, canary: Canary, decision: Decision) -> Canary:

@@ -32,10 +32,10 @@ class CanaryConfig:
     """Days after which an undecided candidate is laid aside."""
     max_per_user: int = 200
     """Votes of one user that count; the first ones. 0 means no cap."""
-    coalition: float = 0.05
-    """Share of the voters, rounded up (and at least a quarter of them up to three people), without whom the evidence
-    for the candidate must suffice too, whoever they are; 0 trusts everybody. Not applied where one person's votes are
-    enough (`min_people` 1)."""
+    coalition: float = 0.02
+    """Share of the voters, rounded up, without whom the evidence for the candidate must suffice too, whoever they are
+    (one person up to 50 voters); nor does any one person give more than a fifth of it. 0 trusts everybody. Not applied
+    where one person's votes are enough (`min_people` 1)."""
 
     def check(self) -> None:
         """Refuse settings that cannot be.
@@ -127,8 +127,8 @@ class ImproveConfig:
     0.2 where people vote on the page, and 0 where all votes were imported (nobody would vote)."""
     canary_votes: int = 2_000
     """Decisive live votes after which an undecided candidate is laid aside."""
-    canary_coalition: float = 0.05
-    """Share of the live voters, rounded up, without whom the votes for a candidate must convince too."""
+    canary_coalition: float = 0.02
+    """Share of the live voters, rounded up, without whom the votes for a candidate must convince too; 0 trusts all."""
     schedule: float = 0.0
     """Turn again every so many minutes until stopped; 0 turns once."""
     seed: int = 0

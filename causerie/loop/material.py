@@ -52,7 +52,7 @@ def collect_votes(config: ImproveConfig, workspace: Path, store: Store, guard: P
     new = set(votes.manifest.config["signals"]) - before
     if len(new) < config.min_votes and before:
         told = f"{len(new)} new votes since the last round of {config.model}, {config.min_votes} are needed"
-        raise _too_few(told)
+        raise _too_few(f"{told}: {config.min_votes - len(new)} more")
     return votes
 
 
@@ -61,13 +61,17 @@ def count_rows(votes: Artifact, side: str = "") -> int:
     return int(votes.manifest.metrics[f"{side}pairs"]) + int(votes.manifest.metrics[f"{side}unpaired"])
 
 
-def used_before(store: Store, workspace: Path, name: str) -> set[str]:
-    """Ids of the signals in the training sets of a name's earlier, settled rounds.
+def used_before(store: Store, workspace: Path, name: str, *, settled: bool = True) -> set[str]:
+    """Ids of the signals in the training sets of a name's earlier rounds that came to a candidate.
 
-    A candidate that was registered but not settled (its round was killed) is no earlier round: it goes on.
+    A candidate that was registered but not settled (its round was killed) is no earlier round: it goes on; unless
+    `settled` is false, which also counts the round whose candidate is on trial.
     """
-    settled = [version for version in list_versions(store, name) if version.status != "candidate"]
-    tried = {version.card.get("preferences") for version in settled}
+    tried = {
+        version.card.get("preferences")
+        for version in list_versions(store, name)
+        if not settled or version.status != "candidate"
+    }
     found: set[str] = set()
     for artifact in list_artifacts(workspace, "preferences"):
         if artifact.key in tried:
@@ -94,13 +98,16 @@ def promise_of(votes: Artifact, most: int) -> str:
 
 
 def votes_used(store: Store, votes: Artifact, method: Method) -> dict[str, Any]:
-    """How many signals, of how many people, stand in the rows that the method read and in those that judged it."""
+    """How many signals stand in the rows that the method read and in those that judged it, of how many people.
+
+    Who stands behind imported votes is not known, and they cast no live ones: they are no people here.
+    """
     trained = _signals_in(votes, TRAINED_ON[method])
     judged = _signals_in(votes, ("heldout-pairs", "heldout-unpaired"))
     names = sorted(trained | judged)
     people: set[str] = set()
     for start in range(0, len(names), 500):
-        part = signals.c.id.in_(names[start : start + 500])
+        part = signals.c.id.in_(names[start : start + 500]) & ~signals.c.kind.startswith("imported_")
         people |= {row.user for row in store.read(select(signals.c.user).where(part).distinct())}
     return {"trained_on": len(trained), "judged_by": len(judged), "people": len(people)}
 

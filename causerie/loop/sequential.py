@@ -45,46 +45,20 @@ def log_evidence_path(wins: npt.ArrayLike, losses: npt.ArrayLike) -> Floats:
     won, lost = np.asarray(wins, float), np.asarray(losses, float)
     if np.any(won < 0) or np.any(lost < 0):
         raise ValueError("counts of duels cannot be negative")
+    gain, loss = log_likelihood_steps()
+    return log_mixture(won[:, None] * gain + lost[:, None] * loss)
+
+
+def log_likelihood_steps() -> tuple[Floats, Floats]:
+    """What a won and what a lost duel add to each alternative's log-likelihood: log 2θⱼ and log 2(1 − θⱼ); `(J,)`."""
     theta = _alternatives()
-    terms = won[:, None] * np.log(2 * theta) + lost[:, None] * np.log(2 * (1 - theta))
+    return np.log(2 * theta), np.log(2 * (1 - theta))
+
+
+def log_mixture(terms: Floats) -> Floats:
+    """Logarithm of the evenly weighted mixture of the alternatives' ratios: `(T, J)` logarithms → `(T,)`."""
     top = terms.max(axis=1)
     return np.asarray(top + np.log(np.mean(np.exp(terms - top[:, None]), axis=1)))
-
-
-def evidence_without_some(
-    wins: npt.ArrayLike, losses: npt.ArrayLike, left_out: npt.ArrayLike, shared: npt.ArrayLike = 0
-) -> Floats:
-    """A lower bound of `log_evidence` of everybody's duels without any coalition of so many people, at many moments.
-
-    For each alternative the people who speak most for it are left out, which may be others for another alternative:
-    the mixture of those minima lies below the evidence without any fixed coalition. So if the people outside a
-    coalition of at most `left_out` do not prefer the candidate, the bound ever reaches 1/α with probability α at most,
-    whatever the coalition votes.
-
-    Args:
-        wins, losses: running counts by person, `(T, U)`; a duel of two people counts as a win of both and as half a
-            loss of each, which overstates what any coalition holds and so keeps the bound a bound.
-        left_out: people left out at each moment, `(T,)`.
-        shared: wins that stand in the rows of two people, `(T,)`: they count once in the whole.
-
-    Returns:
-        `(T,) float64`.
-    """
-    won, lost, leave = np.asarray(wins, float), np.asarray(losses, float), np.asarray(left_out, int)
-    if np.any(won < 0) or np.any(lost < 0):
-        raise ValueError("counts of duels cannot be negative")
-    theta = _alternatives()
-    gain, loss = np.log(2 * theta), np.log(2 * (1 - theta))
-    total = (won.sum(1) - np.asarray(shared, float))[:, None] * gain + lost.sum(1)[:, None] * loss
-    found = np.empty(len(won))
-    for moment, count in enumerate(leave.tolist()):
-        terms = total[moment]
-        if count > 0:
-            said = np.sort(won[moment][:, None] * gain + lost[moment][:, None] * loss, axis=0)[-count:]
-            terms = terms - np.maximum(said, 0).sum(axis=0)
-        top = terms.max()
-        found[moment] = top + math.log(np.exp(terms - top).mean())
-    return found
 
 
 def confidence_sequence(wins: int, losses: int, confidence: float = 0.95) -> tuple[float, float]:

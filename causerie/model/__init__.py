@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         plain_attend,
     )
     from causerie.model.companions import NOTICE_FILES, TOKENIZER_FILES, copy_companions
-    from causerie.model.fold import add_extras, fold_extras
+    from causerie.model.fold import QK_GAIN, add_extras, empty_like, fold_extras
     from causerie.model.from_gguf import load_gguf, shape_from_gguf
     from causerie.model.gguf import Gguf, open_gguf
     from causerie.model.hf import check_model, load_model, save_model
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from causerie.model.loss import chunked_loss, summed_loss, token_log_probs
     from causerie.model.parts import MLP, Attention, RMSNorm, activate, rotate
     from causerie.model.pooling import embed_rows, pool_hidden
+    from causerie.model.products import fastest_product
     from causerie.model.tensor_files import save_tensors
     from causerie.model.to_gguf import check_gguf, save_gguf
     from causerie.model.transformer import Transformer, init_model
@@ -37,6 +38,7 @@ __all__ = [
     "MLP",
     "NAMED_SHAPES",
     "NOTICE_FILES",
+    "QK_GAIN",
     "TOKENIZER_FILES",
     "Attend",
     "Attention",
@@ -58,8 +60,10 @@ __all__ = [
     "chunked_loss",
     "copy_companions",
     "embed_rows",
+    "empty_like",
     "encoder_attend",
     "encoder_of",
+    "fastest_product",
     "fold_extras",
     "init_model",
     "load_adapter",
@@ -91,7 +95,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("base_folder", "load_adapter", "save_adapter"), "adapters"),
         **dict.fromkeys(("Attend", "SequenceAttend", "causal_attend", "encoder_attend", "plain_attend"), "attend"),
         **dict.fromkeys(("NOTICE_FILES", "TOKENIZER_FILES", "copy_companions"), "companions"),
-        **dict.fromkeys(("add_extras", "fold_extras"), "fold"),
+        **dict.fromkeys(("QK_GAIN", "add_extras", "empty_like", "fold_extras"), "fold"),
         **dict.fromkeys(("load_gguf", "shape_from_gguf"), "from_gguf"),
         **dict.fromkeys(("Gguf", "open_gguf"), "gguf"),
         **dict.fromkeys(("check_model", "load_model", "save_model"), "hf"),
@@ -100,6 +104,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("chunked_loss", "summed_loss", "token_log_probs"), "loss"),
         **dict.fromkeys(("MLP", "Attention", "RMSNorm", "activate", "rotate"), "parts"),
         **dict.fromkeys(("embed_rows", "pool_hidden"), "pooling"),
+        "fastest_product": "products",
         **dict.fromkeys(("check_gguf", "save_gguf"), "to_gguf"),
         "save_tensors": "tensor_files",
         **dict.fromkeys(("Transformer", "init_model"), "transformer"),

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from causerie.model.dense_attention import dense_attention, wants_dense
+from causerie.model.dense_attention import added_mask, dense_attention, wants_dense
 from causerie.model.shape import ModelShape
 
 
@@ -42,15 +42,26 @@ class SequenceAttend:
         self.local_layers = tuple(bool(shape.window(layer)) for layer in range(shape.n_layer))
         self.full = full
         self.local = local
+        self._added: dict[tuple[bool, torch.dtype], Tensor] = {}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Attend`."""
-        mask = self.local if self.local_layers[layer] else self.full
+        local = self.local_layers[layer]
+        mask = self.local if local else self.full
         if wants_dense(q, k):
-            return dense_attention(q, k, v, mask, self.causal, self.scale)
+            added = None if torch.compiler.is_compiling() else self._as_added(local, mask, q)
+            return dense_attention(q, k, v, mask, self.causal, self.scale, added)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=self.causal and mask is None, scale=self.scale, enable_gqa=self.grouped
         )
+
+    def _as_added(self, local: bool, mask: Tensor | None, q: Tensor) -> Tensor | None:
+        """The mask as what is added to scores, 0 or minus infinity, made once for all layers: filling takes longer."""
+        if mask is None and not self.causal:
+            return None
+        if (local, q.dtype) not in self._added:
+            self._added[local, q.dtype] = added_mask(mask, q)
+        return self._added[local, q.dtype]
 
 
 def plain_attend(

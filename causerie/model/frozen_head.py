@@ -40,48 +40,43 @@ def frozen_head_nll(
     Returns:
         Scalar, float32 (float64 for float64 weights), nats.
     """
-    total: Tensor = FrozenHeadNll.apply(
-        hidden, weight, bias, targets, factors, _compiled_step() if compiled else online_softmax
-    )
-    return total
+    nll = frozen_head_losses(hidden, weight, bias, targets, compiled=compiled)
+    return (nll if factors is None else nll * factors).sum()
+
+
+def frozen_head_losses(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, compiled: bool
+) -> Tensor:
+    """The terms of `frozen_head_nll`, `(N,)`, each with its own gradient: for losses of several tokens together."""
+    step = _compiled_step() if compiled else online_softmax
+    found: Tensor = FrozenHeadNll.apply(hidden, weight, bias, targets, step)
+    return found
 
 
 class FrozenHeadNll(torch.autograd.Function):
-    """See `frozen_head_nll`; the gradient is made in the forward pass."""
+    """See `frozen_head_losses`; the gradient is made in the forward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        factors: Tensor | None,
-        step: Step,
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, step: Step) -> Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        total = torch.zeros((), dtype=wide, device=hidden.device)
+        nll = torch.empty(hidden.shape[0], dtype=wide, device=hidden.device)
         d_hidden = torch.empty(hidden.shape, dtype=wide, device=hidden.device)
         rows = ROWS.get(kind, 1 << 14)
         with torch.autocast(kind, enabled=False):
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
-                nll, gradient = _one_pass(hidden[part].to(dtype), weight, bias, targets[part], step)
-                if factors is not None:
-                    nll, gradient = nll * factors[part], gradient * factors[part, None]
-                total += nll.sum()
-                d_hidden[part] = gradient
+                nll[part], d_hidden[part] = _one_pass(hidden[part].to(dtype), weight, bias, targets[part], step)
         ctx.save_for_backward(d_hidden)
         ctx.dtype = hidden.dtype
-        return total
+        return nll
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient with respect to the hidden states."""
         (d_hidden,) = ctx.saved_tensors
-        return (d_hidden * grads[0]).to(ctx.dtype), None, None, None, None, None
+        return (d_hidden * grads[0][:, None]).to(ctx.dtype), None, None, None, None
 
 
 def _one_pass(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causerie.core import CauserieError, seed_for
+from causerie.model.products import Linear
 from causerie.model.shape import ModelShape
 from causerie.model.transformer import Transformer
 
@@ -94,7 +95,7 @@ class LoraLinear(nn.Linear):
     def merged(self) -> nn.Linear:
         """A plain layer with the low-rank term added to the weight (in float32, then rounded to its dtype)."""
         with torch.device("meta"):
-            linear = nn.Linear(self.in_features, self.out_features, bias=False)
+            linear = Linear(self.in_features, self.out_features, bias=False)
         with torch.no_grad():
             weight = self.weight.float() + self.scale * (self.lora_B.float() @ self.lora_A.float())
         linear.weight = nn.Parameter(weight.to(self.weight.dtype))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from causerie.model.attend import Attend
-from causerie.model.frozen_head import frozen_head_nll
+from causerie.model.frozen_head import frozen_head_losses, frozen_head_nll
 from causerie.model.transformer import Transformer
 
 CHUNK_LOGITS: Final = 1 << 25
@@ -156,13 +156,19 @@ def summed_loss(model: Transformer, hidden: Tensor, targets: Tensor, weights: Te
     bias: Tensor | None = model.head_bias
     hidden, targets = model.head_input(hidden), targets.long()
     compiled = model._compiled_call_impl is not None
-    if not (model.head_weight.requires_grad or (bias is not None and bias.requires_grad)):
+    if _frozen(model):
         return frozen_head_nll(hidden, model.head_weight, bias, targets, weights, compiled=compiled)
     rows = max(FEWEST_ROWS, SUMMED_CHUNK.get(hidden.device.type, 1 << 28) // model.head_weight.shape[0])
     step = _compiled_step() if compiled and hidden.shape[0] % rows == 0 else _softmax_step
     sizes = (rows, GROUP * rows)
     total: Tensor = _SummedNll.apply(hidden, model.head_weight, bias, targets, weights, sizes, step)
     return total
+
+
+def _frozen(model: Transformer) -> bool:
+    """Whether the output projection is not trained."""
+    bias: Tensor | None = model.head_bias
+    return not (model.head_weight.requires_grad or (bias is not None and bias.requires_grad))
 
 
 def chunked_loss(
@@ -182,7 +188,7 @@ def chunked_loss(
         targets: (N,) token ids.
         weights: (N,) factors on the result, None for ones.
         chunk: rows of logits held at once; None for as many as `CHUNK_LOGITS` allows. When all rows fit in one
-            chunk the logits are kept for the gradient and not made twice.
+            chunk the logits are kept for the gradient and not made twice; nor are they at a frozen projection.
 
     Returns:
         (N,) nats per token, float32.
@@ -192,7 +198,10 @@ def chunked_loss(
     hidden = model.head_input(hidden)
     rows = chunk or max(1, CHUNK_LOGITS // head.shape[0])
     targets = targets.long()
-    if hidden.shape[0] <= rows:
+    if hidden.requires_grad and hidden.shape[0] > rows and _frozen(model):
+        compiled = model._compiled_call_impl is not None
+        nll = frozen_head_losses(hidden, head, bias, targets, compiled=compiled)
+    elif hidden.shape[0] <= rows:
         nll = F.cross_entropy(F.linear(hidden, head, bias).to(_wide(hidden.dtype)), targets, reduction="none")
     else:
         kind = hidden.device.type

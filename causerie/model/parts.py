@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from causerie.model.attend import Attend
 from causerie.model.families import Activation
+from causerie.model.products import Linear, joint_product
 from causerie.model.rms_norm import UnitNorm, wants_unit_norm
 from causerie.model.shape import ModelShape, RopeScaling
+from causerie.model.turned_heads import TurnedHeads, wants_turned_heads
 
 
 class RMSNorm(nn.Module):
@@ -27,10 +29,16 @@ class RMSNorm(nn.Module):
         self.offset = offset
         self.weight = nn.Parameter(torch.full((size,), 1.0 - offset))
 
+    @property
+    def factor(self) -> Tensor:
+        """What the normed input is multiplied with, (size,) float32 (1 + a small weight would be lost in bf16)."""
+        wide = self.weight.float()
+        return wide + self.offset if self.offset else wide
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) → the same shape and dtype."""
         if wants_unit_norm(x):
-            made: Tensor = UnitNorm.apply(x, self.weight + self.offset if self.offset else self.weight, self.eps)
+            made: Tensor = UnitNorm.apply(x, self.factor, self.eps)
             return made
         wide = x.float()
         unit = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
@@ -140,12 +148,12 @@ class Attention(nn.Module):
         self.fused = row.fused_qkv
         self.sizes = (q, kv, kv)
         if self.fused:
-            self.qkv_proj = nn.Linear(shape.n_embd, q + 2 * kv, bias=row.qkv_bias)
+            self.qkv_proj = Linear(shape.n_embd, q + 2 * kv, bias=row.qkv_bias)
         else:
-            self.q_proj = nn.Linear(shape.n_embd, q, bias=row.qkv_bias)
-            self.k_proj = nn.Linear(shape.n_embd, kv, bias=row.qkv_bias)
-            self.v_proj = nn.Linear(shape.n_embd, kv, bias=row.qkv_bias)
-        self.o_proj = nn.Linear(q, shape.n_embd, bias=row.o_bias)
+            self.q_proj = Linear(shape.n_embd, q, bias=row.qkv_bias)
+            self.k_proj = Linear(shape.n_embd, kv, bias=row.qkv_bias)
+            self.v_proj = Linear(shape.n_embd, kv, bias=row.qkv_bias)
+        self.o_proj = Linear(q, shape.n_embd, bias=row.o_bias)
         self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps, row.norm_offset) if row.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps, row.norm_offset) if row.qk_norm else nn.Identity()
 
@@ -155,14 +163,19 @@ class Attention(nn.Module):
         if self.fused:
             wide_q, wide_k, wide_v = self.qkv_proj(x).split(self.sizes, dim=-1)
         else:
-            wide_q, wide_k, wide_v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        q = self.q_norm(wide_q.view(heads)).transpose(1, 2)
-        k = self.k_norm(wide_k.view(heads)).transpose(1, 2)
-        if turn is not None:
-            q, k = rotate(q, *turn), rotate(k, *turn)
+            wide_q, wide_k, wide_v = joint_product(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k = self._heads(wide_q, self.q_norm, turn), self._heads(wide_k, self.k_norm, turn)
         v = wide_v.view(heads).transpose(1, 2)
         mixed = attend(self.layer, q, k, v)
         return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:-1], -1))
+
+    def _heads(self, wide: Tensor, norm: nn.Module, turn: Turn) -> Tensor:
+        """Queries or keys, (B, T, heads · head_dim) → (B, heads, T, head_dim), normed and turned."""
+        if turn is not None and isinstance(norm, RMSNorm) and wants_turned_heads(wide, turn[0], self.head_dim):
+            made: Tensor = TurnedHeads.apply(wide, norm.factor, *turn, norm.eps)
+            return made
+        heads = norm(wide.view(*wide.shape[:-1], -1, self.head_dim)).transpose(1, 2)
+        return heads if turn is None else rotate(heads, *turn)
 
 
 class MLP(nn.Module):
@@ -174,12 +187,12 @@ class MLP(nn.Module):
         self.activation = row.activation
         self.gated, self.fused = row.gated, row.fused_gate_up
         if self.fused:
-            self.gate_up_proj = nn.Linear(shape.n_embd, 2 * shape.ffn_dim, bias=row.mlp_bias)
+            self.gate_up_proj = Linear(shape.n_embd, 2 * shape.ffn_dim, bias=row.mlp_bias)
         elif self.gated:
-            self.gate_proj = nn.Linear(shape.n_embd, shape.ffn_dim, bias=row.mlp_bias)
+            self.gate_proj = Linear(shape.n_embd, shape.ffn_dim, bias=row.mlp_bias)
         if not self.fused:
-            self.up_proj = nn.Linear(shape.n_embd, shape.ffn_dim, bias=row.mlp_bias)
-        self.down_proj = nn.Linear(shape.ffn_dim, shape.n_embd, bias=row.mlp_bias)
+            self.up_proj = Linear(shape.n_embd, shape.ffn_dim, bias=row.mlp_bias)
+        self.down_proj = Linear(shape.ffn_dim, shape.n_embd, bias=row.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) → (..., D)."""
@@ -188,8 +201,8 @@ class MLP(nn.Module):
         if self.fused:
             gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
             return self.down_proj(activate(gate, self.activation) * up)
-        gate = activate(self.gate_proj(x), self.activation)
-        return self.down_proj(gate * self.up_proj(x))
+        gate, up = joint_product(x, self.gate_proj, self.up_proj)
+        return self.down_proj(activate(gate, self.activation) * up)
 
 
 class Block(nn.Module):
@@ -232,7 +245,7 @@ class PredictionHead(nn.Module):
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.activation = shape.row.activation
-        self.dense = nn.Linear(shape.n_embd, shape.n_embd, bias=shape.row.prediction_bias)
+        self.dense = Linear(shape.n_embd, shape.n_embd, bias=shape.row.prediction_bias)
         self.norm = make_norm(shape)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ convinced of the date publishes the digest (a commit, a mail) before the run.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -35,15 +37,16 @@ def signing_key(workspace: Path) -> Ed25519PrivateKey:
         CauserieError: CAU-4303 when the file is no Ed25519 key.
     """
     path = workspace / KEY_FILE
-    try:
+    if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read(path)
-    key = Ed25519PrivateKey.generate()
-    with os.fdopen(file, "wb") as out:
-        out.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return key
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(pem)
+        with contextlib.suppress(FileExistsError):  # another process was quicker: its key is everybody's
+            os.link(beside, path)
+        beside.unlink()
+    return _read(path)
 
 
 def _read(path: Path) -> Ed25519PrivateKey:

@@ -37,7 +37,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """
     fix = "give a CSV or JSONL of runs, and name its columns"
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, filter(str.strip, file))
             rows = list(lines)
     except (OSError, ValueError, csv.Error) as error:

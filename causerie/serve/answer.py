@@ -109,7 +109,7 @@ async def chat_stream(
 
     Raises:
         CauserieError: CAU-6003 for an unknown model, CAU-6005 for one that cannot chat, CAU-1204 for a malformed
-            conversation, CAU-3101 for one that is too long, CAU-6006 when the server is full, CAU-6004 when the
+            conversation, CAU-6010 for one that is too long, CAU-6006 when the server is full, CAU-6004 when the
             engine fails.
     """
     async with pool.lease(model) as served:
@@ -185,12 +185,12 @@ def sampling_for(served: Served, prompt_length: int, params: AnswerParams, stop_
     """The engine's settings, with `max_tokens` cut to what the model's length leaves after the prompt.
 
     Raises:
-        CauserieError: CAU-3101 when the prompt leaves no room, CAU-3102 when a setting is out of range.
+        CauserieError: CAU-6010 when the prompt leaves no room, CAU-3102 when a setting is out of range.
     """
     room = served.max_seq_len - prompt_length
     if prompt_length < 1 or room < 1:
         raise CauserieError(
-            "CAU-3101",
+            "CAU-6010",
             f"the prompt has {prompt_length} tokens; this model takes 1 to {served.max_seq_len - 1}",
             where="messages",
             fix="shorten the conversation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -83,9 +84,10 @@ def _without_unserved(body: bytes, error: ValidationError, ignored: list[str]) -
 
 
 def _unfit(error: ValidationError) -> ApiError:
-    """The first fault in words; faults of union branches name the field, not the branch."""
+    """The first fault in words, of a union's branches that of the one that fits the furthest; faults name the field,
+    not the branch."""
     found: list[Any] = error.errors(include_url=False, include_input=False, include_context=False)
-    first = found[0]
+    first = max((each for each in found if each["loc"][:1] == found[0]["loc"][:1]), key=lambda each: len(each["loc"]))
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {first['msg']}", code="invalid_json")
     path = [str(part) for part in first["loc"] if isinstance(part, int) or str(part).isidentifier()]
@@ -94,7 +96,7 @@ def _unfit(error: ValidationError) -> ApiError:
         return ApiError(400, f"unknown field: {param}", code="unknown_parameter", param=param)
     if first["type"] == "missing":
         return ApiError(400, f"the field {param} is missing", code="missing_required_parameter", param=param)
-    message = first["msg"].removeprefix("Value error, ")
+    message = re.sub(r" found using \S+", "", first["msg"].removeprefix("Value error, "))
     return ApiError(400, f"{param or 'body'}: {message}", code="invalid_value", param=param or None)
 
 

@@ -9,7 +9,18 @@ from pydantic import AliasChoices, Field, model_validator
 
 from causerie.serve.answer import AnswerParams
 from causerie.serve.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, MAX_TOP_LOGPROBS
-from causerie.serve.shapes import Drawing, FunctionName, Metadata, Schema, Short, Strict, Text, Unsupported
+from causerie.serve.shapes import (
+    Drawing,
+    FunctionName,
+    JsonObjectFormat,
+    Metadata,
+    Schema,
+    Short,
+    Strict,
+    Text,
+    TextFormat,
+    Unsupported,
+)
 
 
 class TextPart(Strict):
@@ -124,18 +135,6 @@ class JsonSchema(Strict):
         default=None, validation_alias=AliasChoices("schema", "schema_"), serialization_alias="schema"
     )
     strict: bool | None = None
-
-
-class TextFormat(Strict):
-    """Plain text."""
-
-    type: Literal["text"]
-
-
-class JsonObjectFormat(Strict):
-    """Some JSON object."""
-
-    type: Literal["json_object"]
 
 
 class JsonSchemaFormat(Strict):

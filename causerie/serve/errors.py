@@ -18,6 +18,7 @@ ERRORS: Final = {
     "CAU-6007": "A route of the API does not say what its caller must be allowed to do, or is there twice.",
     "CAU-6008": "A job's grader failed.",
     "CAU-6009": "A key's scope or id is unknown.",
+    "CAU-6010": "A prompt is longer than what the model can take in.",
 }
 """Codes raised by this room."""
 
@@ -38,6 +39,9 @@ _STATUS: Final = {
     "CAU-1111": 503,
 }
 """HTTP status of codes that are not the caller's fault; every other code becomes 400."""
+
+_OPENAI: Final = {"CAU-6003": "model_not_found", "CAU-6010": "context_length_exceeded"}
+"""Codes for which OpenAI's clients have a word of their own."""
 
 RETRY_SECONDS: Final = 2
 """What `Retry-After` says when the server is full."""
@@ -94,7 +98,7 @@ def as_api_error(error: Exception) -> ApiError:
     message = f"{error.cause}; {error.fix}" if error.fix else error.cause
     status = _STATUS.get(error.code, 400)
     kind = "invalid_request_error" if status < 500 else "server_error"
-    code = "model_not_found" if error.code == "CAU-6003" else error.code
+    code = _OPENAI.get(error.code, error.code)
     param = "model" if error.code == "CAU-6003" else error.where or None
     if status >= 500:
         param = None  # it names a place of ours, such as the database's file

@@ -87,15 +87,21 @@ async def numbered(events: AsyncGenerator[bytes, None], begin: int) -> AsyncGene
 
 
 class Drain:
-    """Tells streams that the server is ending: after `begin` no new work is taken, after `cut` open streams end."""
+    """Tells that the server is ending: after `announce` it is not ready, after `begin` no new work is taken, after
+    `cut` open streams end."""
 
     def __init__(self) -> None:
+        self.leaving = False
         self.draining = False
         self._streams: set[asyncio.Task[Any]] = set()
 
+    def announce(self) -> None:
+        """Be ready no longer: who asks is told to go elsewhere, and is still served."""
+        self.leaving = True
+
     def begin(self) -> None:
         """Take no new work."""
-        self.draining = True
+        self.leaving = self.draining = True
 
     def cut(self) -> None:
         """End the streams that are still open, each with an error event."""

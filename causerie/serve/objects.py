@@ -52,6 +52,12 @@ def page_of(request: Request, *, most: int = MAX_PAGE, default: int = PAGE, orde
     return Page(_cursor(query.get("after")), _cursor(query.get("before")), int(text), ORDERS[asked])
 
 
+def asked_metadata(request: Request) -> dict[str, str]:
+    """The metadata that a list is asked to be of: `?metadata[KEY]=VALUE`."""
+    query = request.query_params.items()
+    return {key[9:-1]: value for key, value in query if key.startswith("metadata[") and key.endswith("]")}
+
+
 def _cursor(value: str | None) -> str | None:
     return value[:MAX_NAME].replace("\0", "") if value else None
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from causerie.core import CauserieError, read_json, read_manifest
 from causerie.hub import weights_key
@@ -49,16 +49,6 @@ class EngineLike(Protocol):
     def generate(self, prompt_ids: list[int], sampling: Sampling, *, salt: str = "") -> AsyncIterator[Event]:
         """Events of one completion, from an async generator whose closing cancels it; cached prompts are shared
         only within a salt."""
-        ...
-
-
-class EmbeddingEngine(EngineLike, Protocol):
-    """An engine that can also give embeddings."""
-
-    async def embed(
-        self, batch: list[list[int]], *, pooling: Literal["mean", "last"] = "mean", adapter: str | None = None
-    ) -> list[list[float]]:
-        """One vector of length 1 for each list of ids."""
         ...
 
 

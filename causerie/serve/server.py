@@ -20,6 +20,8 @@ from causerie.serve.routes import Office
 
 GRACE_SECONDS: Final = 10
 """How long answers under way may go on after a request to stop; then streams end with an error event."""
+LAST_WORDS_SECONDS: Final = 2
+"""How long the endings of cut streams may take to be sent."""
 HEADER_BYTES: Final = 64 * 1024
 BACKLOG: Final = 512
 
@@ -31,7 +33,12 @@ class Server:
         app: made by `create_app`.
         host, port: where to listen; port 0 takes a free one.
         grace: seconds that answers may go on after `stop` or SIGTERM.
+        notice: seconds before that in which work is still taken, while `/health` says 503 already: what a load
+            balancer needs to send nobody here any more.
         on_ready: called with the URL once requests are answered.
+
+    A stop has three parts: the notice; then new requests get 503 (on an open address, so that they are refused in
+    words) while those in hand go on, at most for the grace; then the address is closed and what is left is cut.
 
     Raises:
         CauserieError: CAU-6001 when others could reach a server without API keys, CAU-6002 when the address is taken.
@@ -43,7 +50,8 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8000,
         *,
-        grace: int = GRACE_SECONDS,
+        grace: float = GRACE_SECONDS,
+        notice: float = 0,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
@@ -59,6 +67,7 @@ class Server:
         self.port: Final[int] = self._socket.getsockname()[1]
         self.url: Final = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._grace = grace
+        self._notice = notice
         config = uvicorn.Config(
             app,
             http=cast(Any, partial(GuardedProtocol, gate=self._office.pool.gate)),
@@ -68,11 +77,12 @@ class Server:
             access_log=False,
             server_header=False,
             h11_max_incomplete_event_size=HEADER_BYTES,
-            timeout_graceful_shutdown=grace + 2,
+            timeout_graceful_shutdown=LAST_WORDS_SECONDS,
             backlog=BACKLOG,
         )
         self._uvicorn = _Uvicorn(config, self._begin_stop, lambda: on_ready(self.url) if on_ready else None)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._leaving: asyncio.Future[None] | None = None
 
     def run(self) -> None:
         """Answer requests until SIGTERM, SIGINT or `stop`; returns when the last answer has ended.
@@ -105,23 +115,30 @@ class Server:
 
     def stop(self) -> None:
         """Ask the server to end; may be called from any thread."""
-        self._uvicorn.should_exit = True
-        self._begin_stop()
+        if self._loop is None:
+            self._uvicorn.should_exit = True
+        else:
+            self._begin_stop()
 
     def _begin_stop(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self._leave)
 
-    def _drain(self) -> None:
-        assert self._loop is not None
-        if not self._office.drain.draining:
-            self._office.drain.begin()
-            self._loop.call_later(self._grace, self._cut)
+    def _leave(self) -> None:
+        if self._leaving is None:
+            self._office.drain.announce()
+            self._leaving = asyncio.ensure_future(self._drain())
 
-    def _cut(self) -> None:
-        """The grace is over: who waits is refused, who streams gets an end."""
+    async def _drain(self) -> None:
+        """Give notice, finish what is in hand, refuse what is new; when the grace is over, cut."""
+        await asyncio.sleep(self._notice)
+        self._office.drain.begin()
+        in_hand = set(self._uvicorn.server_state.tasks)
+        if in_hand:
+            await asyncio.wait(in_hand, timeout=self._grace)
         self._office.pool.gate.give_up()
         self._office.drain.cut()
+        self._uvicorn.should_exit = True
 
 
 class _Uvicorn(uvicorn.Server):
@@ -131,6 +148,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._on_stop = on_stop
         self._on_ready = on_ready
+        self._signalled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then tell."""
@@ -145,8 +163,8 @@ class _Uvicorn(uvicorn.Server):
         its store are closed.
         """
         self._on_stop()
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        self.force_exit = self.should_exit = self._signalled
+        self._signalled = True
 
 
 def is_loopback(host: str) -> bool:
@@ -176,7 +194,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def run_server(
-    app: Starlette, host: str = "127.0.0.1", port: int = 8000, on_ready: Callable[[str], None] | None = None
+    app: Starlette,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    on_ready: Callable[[str], None] | None = None,
+    *,
+    grace: float = GRACE_SECONDS,
+    notice: float = 0,
 ) -> None:
     """Serve an application until it is asked to stop; see `Server`."""
-    Server(app, host, port, on_ready=on_ready).run()
+    Server(app, host, port, grace=grace, notice=notice, on_ready=on_ready).run()

@@ -58,6 +58,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME), Afte
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH), AfterValidator(_no_nul)]
 Short = Annotated[str, StringConstraints(max_length=MAX_NAME), AfterValidator(_no_nul)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+TopP = Annotated[Number, Field(ge=0, le=1)]
+"""Share of the probability to draw from; 0 leaves the likeliest token alone."""
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Unsupported = Annotated[Any, AfterValidator(_is_off)]
 """A field that may be present only with a value that means "off"."""
@@ -67,6 +69,18 @@ class Strict(BaseModel):
     """No unknown fields, no silent conversions."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TextFormat(Strict):
+    """Plain text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Strict):
+    """Some JSON object."""
+
+    type: Literal["json_object"]
 
 
 Metadata = Annotated[
@@ -133,7 +147,7 @@ class Drawing(Strict):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_p: TopP | None = None
     top_k: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None

@@ -11,7 +11,7 @@ from causerie.serve.body import read_shape
 from causerie.serve.chat_shapes import ChatCompletionRequest
 from causerie.serve.events import EventStream, numbered
 from causerie.serve.keys import Principal
-from causerie.serve.objects import Body, Objects, deleted, page_of
+from causerie.serve.objects import Body, Objects, asked_metadata, deleted, page_of
 from causerie.serve.replay import resume_point
 from causerie.serve.routes import ApiRoute, Office
 from causerie.serve.shapes import MetadataRequest
@@ -41,14 +41,12 @@ async def keep_completion(kept: Objects, owner: str, body: Body, asked: ChatComp
 def _message(message: Body) -> Body:
     parts = message["content"] if isinstance(message.get("content"), list) else None
     content = "".join(part.get("text", "") for part in parts) if parts else message.get("content")
-    return {**message, "content": content, "content_parts": parts, "name": message.get("name")}
+    return {**message, "content": content, "content_parts": parts, "name": message.get("name"), "refusal": None}
 
 
 async def list_completions(office: Office, request: Request, principal: Principal) -> Response:
     """Stored answers, of one model or with some metadata where the query names them."""
-    query = request.query_params
-    model = query.get("model")
-    wanted = {key[9:-1]: value for key, value in query.items() if key.startswith("metadata[") and key.endswith("]")}
+    model, wanted = request.query_params.get("model"), asked_metadata(request)
 
     def keep(body: Body) -> bool:
         named = model is None or model in (body["model"], body["model"].rpartition("@")[0])

@@ -111,7 +111,11 @@ async def complete_upload(office: Office, request: Request, principal: Principal
         _need_pending(body)
         return body | {"status": "completed", "file": file}
 
-    await office.objects.change(KIND, owner, id, finish)
+    try:
+        await office.objects.change(KIND, owner, id, finish)
+    except ApiError:  # completed or cancelled meanwhile by another request
+        await asyncio.to_thread(office.files.drop, file_id)
+        raise
     await office.objects.add(files.KIND, owner, file)
     await _drop_parts(office, owner, id)
     return JSONResponse(_shown(upload) | {"status": "completed", "file": file})

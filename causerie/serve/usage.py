@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -156,21 +156,17 @@ async def _nothing(office: Office, request: Request, principal: Principal) -> Re
 
 
 async def costs(office: Office, request: Request, principal: Principal) -> Response:
-    """What the metered tokens cost by the price in force at the time; models without a price cost nothing."""
+    """What the metered tokens cost by the price in force at the time, each currency by itself; models without a price
+    cost nothing."""
     window = window_of(request)
     prices = sorted(await office.objects.all(PRICE, ""), key=lambda price: price["from"])
     versions = {price["id"]: price for price in prices}
+    usual = prices[-1]["currency"] if prices else "usd"
 
     def result(rows: list[dict[str, Any]], group: dict[str, Any]) -> Body:
-        total, currency = 0.0, "usd"
-        for row in rows:
-            price = versions.get(row["price"]) or price_at(prices, row["model"], row["time"])
-            if price is not None:
-                total += amount(price, row["input"], row["cached"], row["output"])
-                currency = price["currency"]
         return {
             "object": "organization.costs.result",
-            "amount": {"value": total, "currency": currency},
+            "amount": {"value": sum(row["cost"] for row in rows), "currency": group["currency"]},
             "line_item": group.get("line_item"),
             "project_id": group.get("project_id"),
             "api_key_id": group.get("api_key_id"),
@@ -178,8 +174,11 @@ async def costs(office: Office, request: Request, principal: Principal) -> Respo
 
     rows = await _rows(office, window, ("",))
     for row in rows:
+        price = versions.get(row["price"]) or price_at(prices, row["model"], row["time"])
         row["line_item"] = row["model"]
-    return JSONResponse(_paged(window, rows, result))
+        row["currency"] = price["currency"] if price else usual
+        row["cost"] = amount(price, row["input"], row["cached"], row["output"]) if price else 0.0
+    return JSONResponse(_paged(replace(window, groups=(*window.groups, "currency")), rows, result))
 
 
 DRAWING: Final = ("completions", "responses", "graders", "evals", "fine_tuning", "api/chat")

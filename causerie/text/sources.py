@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import glob
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import zstandard
-
-from causerie.core import CauserieError, read_manifest, sha256_file
+from causerie.core import BROKEN_STREAM, CauserieError, open_stream, read_manifest, sha256_file
 
 _LINES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".ndjson")
 _PLAIN = (".txt", ".md", ".rst")
@@ -70,12 +65,12 @@ def iter_texts(file: Path) -> Iterator[str]:
             raise CauserieError("CAU-1203", f"not UTF-8: {error}", where=str(file), fix=fix) from error
         return
     number = 0
-    with _open(file) as stream:
+    with open_stream(file) as stream:
         try:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield from _texts_of(_row(line, file, number), file, number)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        except BROKEN_STREAM as error:
             raise _bad_row(file, number + 1, f"the file breaks off: {error}") from error
 
 
@@ -84,15 +79,6 @@ def _row(line: bytes, file: Path, number: int) -> Any:
         return json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _bad_row(file, number, str(error)) from error
-
-
-def _open(file: Path) -> IO[bytes]:
-    if file.name.endswith(".gz"):
-        return io.BufferedReader(gzip.open(file))
-    raw = open(file, "rb")  # noqa: SIM115 - the caller closes it, or what wraps it
-    if file.name.endswith(".zst"):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, closefd=True, read_across_frames=True))
-    return raw
 
 
 def _texts_of(row: Any, file: Path, number: int) -> list[str]:

@@ -66,7 +66,7 @@ def sft(config: SftConfig, workspace: Path) -> Artifact:
     if kind == "adapter":
         inputs["base"] = base_key(config.model)
     key = result_key(config, kind, inputs, "causerie.text")
-    if found := existing_artifact(config.out, workspace, kind, config.name, key):
+    if found := existing_artifact(config.out, workspace, kind, config.name, key, inputs):
         return found
     data = load_data(config)
     with open_run(workspace, "sft", config.name, key, config.as_dict()) as run:

@@ -22,7 +22,7 @@ from causerie.core import (
     sha256_json,
 )
 from causerie.data import TokenBatches
-from causerie.model import ModelShape, Transformer, init_model, save_model
+from causerie.model import QK_GAIN, ModelShape, Transformer, add_extras, fold_extras, init_model, save_model
 from causerie.text import Tokenizer, load_tokenizer
 from causerie.train.artifacts import open_output, output_folder, result_key
 from causerie.train.checkpoint import delete_checkpoints
@@ -79,11 +79,11 @@ def train_from_scratch(recipe: Recipe, config: PretrainConfig, workspace: Path) 
     shape = recipe.shape(config, tokenizer)
     config = by_rule(config, shape)
     key = result_key(config, "model", inputs)
-    if found := existing_artifact(config.out, workspace, "model", config.name, key):
+    if found := existing_artifact(config.out, workspace, "model", config.name, key, inputs):
         return found
     with open_world(pick_device(config), config.tensor_parallel) as world:
         with _run_of(world, workspace, recipe.command, config, key) as run:
-            model = init_model(shape, seed_for(config.seed, "model"))
+            model = fresh_model(shape, config)
             result = _train(recipe, model, config, shards, tokenizer, run, world, inputs)
             finished = gathered(model)
             if world.leads:
@@ -92,6 +92,14 @@ def train_from_scratch(recipe: Recipe, config: PretrainConfig, workspace: Path) 
         found = existing_artifact(config.out, workspace, "model", config.name, key)
     assert found is not None
     return found
+
+
+def fresh_model(shape: ModelShape, config: PretrainConfig) -> Transformer:
+    """The model before its first update, with the training-only parts where they are wanted."""
+    model = init_model(shape, seed_for(config.seed, "model"))
+    if config.extras:
+        add_extras(model, embed_norm=True, residual_scales=True, qk_gain=QK_GAIN)
+    return model
 
 
 def flops_per_token(shape: ModelShape, seq_len: int) -> float:
@@ -224,9 +232,10 @@ def _write(
     key: str,
     inputs: Mapping[str, str],
 ) -> None:
-    metrics = _metrics(result, model.shape, config, shards)
+    plain = fold_extras(model)
+    metrics = {**_metrics(result, model.shape, config, shards), "stored_parameters": plain.shape.n_params}
     with open_output(config, workspace, "model", key, inputs) as draft:
-        save_model(model, draft.path, config.tokenizer)
+        save_model(plain, draft.path, config.tokenizer)
         draft.metrics.update(metrics)
         tokens = {row["step"] + 1: row["tokens"] for row in loss_curve(run.path)}
         points = [(tokens.get(row["step"], 0), row[recipe.best]) for row in result.figures()]

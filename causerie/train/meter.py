@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import torch
 
 from causerie.core import read_events
+from causerie.model import fastest_product
 
 CONVENTION: Final = "6 x multiplied parameters + 12 L H Dh T per token, causal attention not halved"
 KNOWN_PEAKS: Final = {"H200": 989.4e12, "H100": 989.4e12, "A100": 312e12}
@@ -24,7 +25,7 @@ ROUNDS: Final = 8
 
 
 def matmul_peak(device: torch.device, bf16: bool) -> float:
-    """FLOP/s of large square matrix products: the best of some rounds; a known GPU's data sheet figure in bf16."""
+    """FLOP/s of large square matrix products as training makes them, best of some; a known GPU's data sheet in bf16."""
     if device.type == "cuda" and bf16:
         name = torch.cuda.get_device_name(device)
         for word, peak in KNOWN_PEAKS.items():
@@ -43,7 +44,7 @@ def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
     if a.is_cuda:
         torch.cuda.synchronize()
     began = time.perf_counter()
-    torch.mm(a, b)
+    fastest_product(a, b)
     if a.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from causerie.core import CauserieError
-from causerie.model import ModelShape, Transformer
+from causerie.model import ModelShape, Transformer, empty_like
 from causerie.train.world import World
 
 
@@ -65,7 +65,7 @@ def gathered(model: Transformer) -> Transformer:
     if not isinstance(model, FSDPModule):
         return model
     model.reshard()
-    plain = Transformer(model.shape)
+    plain = empty_like(model)
     plain.load_state_dict({name: whole(value).cpu() for name, value in model.state_dict().items()})
     return plain
 

@@ -41,6 +41,21 @@ def test_files_are_attached_read_and_cited(page: Page, served: Served) -> None:
     expect(page.locator(".markdown")).to_contain_text("sweet [2].")
 
 
+def test_a_conversation_longer_than_the_model_goes_on_without_its_oldest(page: Page, served: Served) -> None:
+    served.script.length = 200
+    note = page.get_by_text("oldest messages no longer fit")
+    ask(page, "Zebra " + "sea " * 40)
+    expect(note).to_be_hidden()
+    for number in range(2):
+        ask(page, f"{number} " + "blue " * 40)
+        expect(page.locator("article.answer")).to_have_count(number + 2)
+    expect(note).to_be_visible()
+    assert "Zebra" not in served.script.prompts[-1]
+    assert served.script.prompts[-1].count("blue") >= 40
+    page.reload()
+    expect(page.locator("#conversation")).to_contain_text("Zebra")  # nothing is lost, only left out
+
+
 def test_keyboard_help_and_code_and_maths_are_drawn(page: Page, served: Served) -> None:
     tex = (
         r"Pull $a = \frac{1}{r^3}$ costs $5 or $10."

@@ -137,3 +137,19 @@ def test_the_other_answer_and_the_rest_of_a_cut_one_have_their_passages(
     short = new_conversation(served)
     ask(served, short, content="Who?", attachments=[file("short.txt", "Aveline.")])
     assert tree(served, short)[1]["passages"] == []
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(200, 7), (88, 7), (87, 5), (66, 5), (65, 3), (43, 1), (5, 1)])
+def test_of_a_conversation_that_is_too_long_the_newest_exchanges_stay(tokens: int, kept: int) -> None:
+    said = [Said("user" if i % 2 == 0 else "assistant", f"this is message {i}") for i in range(7)]
+    found = prompt_of([Said("system", "Be brief."), *said], Room(lambda text: 3, tokens))
+    assert [one["content"] for one in found.messages] == ["Be brief.", *(one.content for one in said[-kept:])]
+    assert found.left_out == 7 - kept
+    assert found.messages[1]["role"] == "user"
+
+
+def test_files_of_what_is_left_out_are_left_out() -> None:
+    way = [Said("user", "word " * 40, [file("a.txt", "Alpha")]), Said("assistant", "One."), Said("user", "And now?")]
+    found = prompt_of(way, Room(words, 30))
+    assert (found.left_out, found.passages) == (2, None)
+    assert found.messages == [{"role": "user", "content": "And now?"}]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,43 @@ def test_an_input_that_is_missing_is_not_called_a_failed_write(workspace: Path, 
     with pytest.raises(FileNotFoundError), write_artifact(workspace, "kind", "name", KEY):
         absent.read_text()
     assert list((workspace / "kind").iterdir()) == []
+
+
+def test_an_artifact_never_takes_the_place_of_what_it_is_made_from(tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    with write_artifact(out, "corpus", "c", "a" * 64, exact=True) as draft:
+        (draft.path / "x").write_text("the pages")
+    inputs = {"corpus": "a" * 64}
+    for attempt in (
+        lambda: existing_artifact(out, tmp_path, "corpus", "c", "b" * 64, inputs),
+        lambda: write_artifact(out, "corpus", "c", "b" * 64, inputs=inputs, exact=True).__enter__(),
+    ):
+        with pytest.raises(CauserieError, match="made from") as caught:
+            attempt()
+        assert caught.value.code == "CAU-1009"
+    assert (out / "x").read_text() == "the pages"
+
+
+def test_many_that_write_one_artifact_at_once_leave_one_whole_artifact(tmp_path: Path) -> None:
+    """Whoever comes second finds the place taken just now; nobody fails, nothing is left beside."""
+    barrier = threading.Barrier(6)
+    problems: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            with write_artifact(tmp_path, "tokenizer", "t", "c" * 64) as draft:
+                (draft.path / "x").write_text(str(number))
+                barrier.wait()
+        except BaseException as error:
+            problems.append(error)
+
+    for _ in range(5):
+        crew = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+        assert problems == []
+        (made,) = list_artifacts(tmp_path, "tokenizer")
+        assert [path.name for path in made.path.parent.iterdir()] == [made.path.name]
+        open_artifact(made.path, verify="digest")

@@ -156,3 +156,24 @@ def test_the_free_space_is_of_the_nearest_folder_that_exists(tmp_path: Path) -> 
     told = cannot_write(tmp_path / "a" / "b" / "c", OSError(errno.EIO, "Input/output error")).cause
     assert told.startswith("cannot write c: Input/output error (")
     assert told.endswith(" MB free)")
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that a power cut asks for: content flushed, renamed, the folder flushed."""
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name.split('.')[-1]}")
+        sync(descriptor)
+
+    def rename(old: Path, new: Path) -> None:
+        done.append("rename")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    write_atomic(tmp_path / "x.json", "{}")
+    assert done == ["sync part", "rename", f"sync {tmp_path.name}"]

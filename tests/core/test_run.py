@@ -146,3 +146,14 @@ def test_looking_at_a_run_writes_nothing(workspace: Path) -> None:
     (run.path / "lock").unlink()
     assert read_run(run.path)["status"] == "stopped"
     assert sorted(path.name for path in run.path.iterdir()) == [name for name, _ in before if name != "lock"]
+
+
+def test_a_line_that_a_killed_owner_left_half_written_is_cut_off(workspace: Path) -> None:
+    with open_run(workspace, "train", "m", "a" * 64, {}) as made:
+        made.log("step", step=1)
+    with open(made.path / "events.jsonl", "ab") as file:
+        file.write(b'{"event": "step", "st')
+    assert [event["step"] for event in read_events(made.path)] == [1]  # a reader leaves it out
+    with open_run(workspace, "train", "m", "a" * 64, {}) as again:
+        again.log("step", step=2)
+    assert [event["step"] for event in read_events(made.path)] == [1, 2]

@@ -144,3 +144,15 @@ def test_with_the_real_tokenizer(corpus: Path, tmp_path: Path) -> None:
     assert (tokens[starts.astype(np.int64)] == tokenizer.eot_id).all()
     size = sum(len(tokenizer.decode_bytes(part[1:].tolist())) for part in np.split(tokens, starts.astype(np.int64)[1:]))
     assert size == made.manifest.metrics["val_bytes"]
+
+
+def test_each_epoch_holds_the_same_rows_in_an_order_of_its_own(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    made = packed(corpus, tokenizer, tmp_path)
+    loader = TokenBatches(made.path, batch_size=1, seq_len=32, seed=1)
+    assert loader.windows > 20
+    epochs = [
+        [loader.batch(epoch * loader.windows + row).tokens.tobytes() for row in range(loader.windows)]
+        for epoch in range(3)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]

@@ -31,9 +31,42 @@ def test_products_are_near_and_rows_independent(dtype: torch.dtype) -> None:
     assert torch.equal(layer(x)[0, 2], layer(x[:1, 2:3])[0, 0])
 
 
-def test_a_row_of_zeros_gives_the_bias() -> None:
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_row_of_zeros_gives_the_bias(rows: int) -> None:
     bias = torch.arange(4.0)
-    assert torch.equal(Int8Linear(torch.randn(4, 8), bias)(torch.zeros(1, 8)), bias[None])
+    assert torch.equal(Int8Linear(torch.randn(4, 8), bias)(torch.zeros(rows, 8)), bias.expand(rows, 4))
+
+
+@pytest.mark.parametrize("width", [8, 640, 1000, 2048, 7000])
+@pytest.mark.parametrize("kind", ["normal", "extreme", "spread"])
+def test_a_row_alone_takes_another_kernel_to_the_same_bits(width: int, kind: str) -> None:
+    """Also where sums of integers are larger than float32 holds exactly (127 * 127 * 7,000)."""
+    generator = torch.Generator().manual_seed(width)
+    weight = torch.randn(50, width, generator=generator)
+    x = torch.randn(6, width, generator=generator)
+    if kind == "extreme":
+        weight, x = weight.sign(), x.abs().sign() * torch.tensor([1.0, -1.0])[torch.arange(6) % 2][:, None]
+        weight[0] = 1
+    elif kind == "spread":
+        x = x * 10 ** torch.linspace(-30, 6, 6)[:, None]
+    layer = Int8Linear(weight, torch.linspace(-1, 1, 50))
+    assert layer._plain is not None
+    together = layer(x)
+    assert torch.equal(torch.cat([layer(row[None]) for row in x]), together)
+    layer._plain = None
+    assert torch.equal(torch.cat([layer(row[None]) for row in x]), together)
+
+
+def test_large_products_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their plain order would cost as much memory again; rounding by parts gives what rounding the whole does."""
+    weight, x = torch.randn(70, 16), torch.randn(2, 16)
+    whole = Int8Linear(weight)
+    monkeypatch.setattr("causerie.infer.int8.SMALL", 70 * 16 - 1)
+    monkeypatch.setattr("causerie.infer.int8.PART", 32)
+    parts = Int8Linear(weight)
+    assert whole._plain is not None
+    assert parts._plain is None
+    assert torch.equal(parts(x), whole(x))
 
 
 @pytest.mark.parametrize("kind", ["int8", "int8-head"])

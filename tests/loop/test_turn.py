@@ -19,11 +19,20 @@ from causerie.core import (
     write_artifact,
     write_jsonl,
 )
-from causerie.feedback import Exposure, Signal, record_exposure, record_signal
+from causerie.feedback import (
+    Exposure,
+    FeedbackImportConfig,
+    Signal,
+    TrainingSetConfig,
+    import_feedback,
+    record_exposure,
+    record_signal,
+    training_set,
+)
 from causerie.hub import get_version, list_audit, register
 from causerie.loop import ImproveConfig, Improved, improve, keep_improving, running_canary
 from causerie.loop.lock import one_turn
-from causerie.loop.material import choose_method
+from causerie.loop.material import choose_method, votes_used
 from causerie.model import ModelShape, init_model, save_model
 from causerie.store import Store, open_store
 from causerie.text import train_bpe
@@ -211,3 +220,15 @@ def test_the_schedule_waits_for_votes_and_turns_again(workspace: Path) -> None:
         keep_improving(config, workspace, turn=turn, sleep=naps.append)
     with one_turn(workspace, "home", "schedule"), pytest.raises(CauserieError, match="CAU-5104"):
         keep_improving(config, workspace, turn=turn, sleep=naps.append)
+
+
+def test_imported_votes_have_no_people_who_could_judge_a_trial(store: Store, workspace: Path) -> None:
+    """One person's votes beside an imported file: that person alone must be able to decide."""
+    vote(store, range(0, 12, 3))
+    write_jsonl(
+        workspace / "more.jsonl", [{"prompt": f"dog {n}?", "chosen": "a dog", "rejected": "no"} for n in range(9)]
+    )
+    import_feedback(FeedbackImportConfig((workspace / "more.jsonl",)), workspace)
+    votes = training_set(TrainingSetConfig(), workspace, store)
+    used = votes_used(store, votes, "dpo")
+    assert (used["people"], used["trained_on"] + used["judged_by"]) == (1, 13)

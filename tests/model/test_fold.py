@@ -36,7 +36,7 @@ def trained(shape: ModelShape, *, gain: float = 1.2) -> Transformer:
         for name, weight in model.named_parameters():
             weight.add_(torch.randn(weight.shape, generator=generator) * (0.02 if name.endswith("scales") else 0.1))
         assert model.extras is not None
-        model.extras.residual_scales.copy_(torch.tensor([1.15, 0.9, 1.3]))  # type: ignore[union-attr]
+        model.extras.log_scales.copy_(torch.tensor([1.15, 0.9, 1.3]).log())  # type: ignore[union-attr]
     return model
 
 
@@ -101,9 +101,9 @@ def test_scales_start_neutral_and_get_gradients() -> None:
                 weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
     add_extras(model, embed_norm=True, residual_scales=True)
     model.logits(model(tokens(1, 9))).square().mean().backward()
-    scales = model.extras.residual_scales  # type: ignore[union-attr]
+    scales = model.extras.log_scales  # type: ignore[union-attr]
     assert isinstance(scales, torch.nn.Parameter)
-    assert torch.equal(scales.detach(), torch.ones(3))
+    assert torch.equal(scales.detach(), torch.zeros(3))
     assert scales.grad is not None
     assert (scales.grad[1:] != 0).all()
 
@@ -125,6 +125,6 @@ def test_what_cannot_fold_is_refused() -> None:
     with pytest.raises(CauserieError, match="CAU-3011"):
         add_extras(model, embed_norm=True)
     with torch.no_grad():
-        model.extras.residual_scales[1] = 0.0  # type: ignore[union-attr,index]
+        model.extras.log_scales[1] = float("-inf")  # type: ignore[union-attr,index]
     with pytest.raises(CauserieError, match="CAU-3011"):
         fold_extras(model)

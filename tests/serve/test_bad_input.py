@@ -68,7 +68,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("temperature", -0.1),
     ("temperature", 2.1),
     ("temperature", "1"),
-    ("top_p", 0),
+    ("top_p", -0.1),
     ("top_p", 1.5),
     ("seed", 2**63),
     ("seed", 1.5),

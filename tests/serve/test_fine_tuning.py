@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -72,6 +73,7 @@ def test_a_model_is_fine_tuned_and_answers(real_client: openai.OpenAI) -> None:
     assert checkpoint.metrics.valid_loss is not None
     last = checkpoint.step_number
     assert [each.step_number for each in on_the_way] == [2 * -(-last // 3), -(-last // 3)]
+    assert all(each.metrics.train_loss > 0 for each in on_the_way)
     check_models_on_the_way(real_client, job.fine_tuned_model, on_the_way)
     content = real_client.files.content(job.result_files[0]).text
     assert content.startswith("step,train_loss,learning_rate\n1,")
@@ -90,18 +92,17 @@ def test_a_model_is_fine_tuned_and_answers(real_client: openai.OpenAI) -> None:
 
 
 def check_models_on_the_way(client: openai.OpenAI, model: str, checkpoints: list[Any]) -> None:
-    """They have OpenAI's names and figures, answer when asked, differ from each other, and can be deleted."""
-    assert all(each.metrics.train_loss > 0 for each in checkpoints)
+    """They have OpenAI's names, answer when asked, differ from each other, and can be deleted."""
     names = [each.fine_tuned_model_checkpoint for each in checkpoints]
     assert names == [f"{model}:ckpt-step-{each.step_number}" for each in checkpoints]
     assert not {each.id for each in client.models.list()} & set(names)
-    question = [{"role": "user", "content": "Dis trois."}]
-    asked = {"messages": question, "temperature": 0, "max_tokens": 2, "logprobs": True}
-    firsts = [
-        client.chat.completions.create(model=name, **asked).choices[0].logprobs.content[0].logprob
-        for name in (*names, model)
-    ]
-    assert len({round(value, 6) for value in firsts}) == 3
+    asked = {"messages": [{"role": "user", "content": "Dis trois."}], "temperature": 0, "max_tokens": 2}
+    worth = []
+    for name in (*names, model):
+        assert client.chat.completions.create(model=name, **asked).choices[0].finish_reason in ("stop", "length")
+        scored = client.completions.create(model=name, prompt="Dis trois.", echo=True, logprobs=0, max_tokens=0)
+        worth.append(sum(value for value in scored.choices[0].logprobs.token_logprobs if value is not None))
+    assert len({round(value, 4) for value in worth}) == 3
     assert client.models.retrieve(names[0]).owned_by == "default"
     assert client.models.delete(names[0]).deleted
     with pytest.raises(openai.NotFoundError):
@@ -146,13 +147,20 @@ def test_pairs_and_graders_train_too(real_client: openai.OpenAI) -> None:
     prompt = [{"role": "user", "content": "Dis oui."}]
     sides = {name: [{"role": "assistant", "content": text}] for name, text in (("yes", "oui"), ("no", "non"))}
     pair = {"input": {"messages": prompt}, "preferred_output": sides["yes"], "non_preferred_output": sides["no"]}
-    settings = {"n_epochs": 2, "beta": 0.2, "seq_len": 64}
+    settings = {"n_epochs": 3, "beta": 0.2, "seq_len": 64, "batch_size": 2, "learning_rate_multiplier": 20}
     job = real_client.fine_tuning.jobs.create(
         model="petit",
         training_file=upload(real_client, [pair] * 4),
         method={"type": "dpo", "dpo": {"hyperparameters": settings}},
     )
-    assert wait(real_client, job.id).status == "succeeded", real_client.fine_tuning.jobs.retrieve(job.id).error
+    job = wait(real_client, job.id)
+    assert job.status == "succeeded", job.error
+    events = [event.data for event in real_client.fine_tuning.jobs.list_events(job.id) if event.data]
+    losses = {data["step"]: data["train_loss"] for data in events if "learning_rate" in data}
+    checkpoints = list(real_client.fine_tuning.jobs.checkpoints.list(job.id))
+    assert [each.step_number for each in checkpoints] == [6, 4, 2]
+    assert [each.metrics.train_loss for each in checkpoints] == [losses[6], losses[4], losses[2]]
+    check_models_on_the_way(real_client, job.fine_tuned_model, checkpoints[1:])
     grader = {
         "type": "text_similarity",
         "name": "near",
@@ -244,3 +252,21 @@ def test_files_of_another_purpose_do_not_train(real_client: openai.OpenAI) -> No
     file = upload(real_client, ROWS, "batch")
     with pytest.raises(openai.BadRequestError, match="purpose is batch"):
         real_client.fine_tuning.jobs.create(model="petit", training_file=file)
+
+
+def test_a_job_that_waits_for_its_turn_is_turned_at_once(client: openai.OpenAI, server: Running) -> None:
+    """While another one trains, which may take hours."""
+    running = server.server
+    assert running._loop is not None
+    turn = running._app.state.office.training
+    asyncio.run_coroutine_threadsafe(turn.acquire(), running._loop).result(20)
+    try:
+        job = client.fine_tuning.jobs.create(model="petit", training_file=upload(client, ROWS))
+        assert client.fine_tuning.jobs.pause(job.id).model_extra["paused"] is True
+        assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        told = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+        assert told[:3] == ["Fine-tuning job cancelled", "Job resumed", "Fine-tuning job paused"]
+        assert not running._app.state.office.workers.running(f"fine_tuning {job.id}")
+    finally:
+        running._loop.call_soon_threadsafe(turn.release)

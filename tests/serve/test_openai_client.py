@@ -195,5 +195,5 @@ def test_a_prompt_that_leaves_no_room_is_refused(client: openai.OpenAI) -> None:
             client.chat.completions.create(
                 model="petit", messages=[{"role": "user", "content": "mot " * 300}], stream=stream
             )
-        assert caught.value.code == "CAU-3101"
+        assert caught.value.code == "context_length_exceeded"
         assert "takes 1 to 255" in caught.value.message

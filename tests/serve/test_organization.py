@@ -231,7 +231,7 @@ def test_quotas_of_keys_and_projects(admin: httpx.Client, guarded: Running, stor
     ok(admin.post(f"{place}/{key['id']}", json={"limits": {"requests_per_minute": 50}}))
     assert chat(guarded, key["value"]).status_code == 200
     rate = ok(admin.get(f"/projects/{project}/rate_limits"))["data"][0]
-    assert rate["max_tokens_per_1_minute"] is None
+    assert rate["max_tokens_per_1_minute"] == 2**31 - 1  # not set
     changed = ok(admin.post(f"/projects/{project}/rate_limits/{rate['id']}", json={"max_tokens_per_1_day": 1}))
     assert changed["max_tokens_per_1_day"] == 1
     written(store, project, 3)  # a new quota counts what the day's rows say

@@ -25,7 +25,7 @@ def _files(http: httpx.Client, count: int = COUNT, purpose: str = "assistants") 
 
 def _post(http: httpx.Client, path: str, body: Any) -> Any:
     answer = http.post(path, json=body)
-    assert answer.status_code == 200, answer.text
+    assert answer.is_success, answer.text
     return answer.json()
 
 

@@ -15,7 +15,7 @@ from causerie.serve import local_judge
 from causerie.serve.fine_tuning.plan import command_of, plan_of, write_inputs
 from causerie.serve.fine_tuning.training_files import TrainingRows
 from tests.serve.conftest import Running
-from tests.serve.test_fine_tuning import upload, wait
+from tests.serve.test_fine_tuning import check_models_on_the_way, upload, wait
 
 CHECK = {
     "type": "string_check",
@@ -65,7 +65,11 @@ def test_the_mean_reward_rises(real_client: openai.OpenAI, real_home: Path) -> N
     rewards = [e.data["train_mean_reward"] for e in events if e.data and "train_mean_reward" in e.data]
     assert len(rewards) == 10
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
-    checkpoint, *_ = real_client.fine_tuning.jobs.checkpoints.list(job.id)
+    checkpoint, *on_the_way = real_client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert [each.metrics.model_extra["train_mean_reward"] for each in on_the_way] == [
+        rewards[each.step_number - 1] for each in on_the_way
+    ]
+    check_models_on_the_way(real_client, done.fine_tuned_model, on_the_way)
     assert checkpoint.metrics.model_extra["train_mean_reward"] == rewards[-1]
     assert 0 <= checkpoint.metrics.model_extra["full_valid_mean_reward"] <= 1
     folder = real_home / "fine_tuning" / job.id

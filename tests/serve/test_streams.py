@@ -168,22 +168,6 @@ def test_each_request_is_metered_once(metered: Store, client: openai.OpenAI) -> 
     assert [row.finish for row in (first, second, third)] == ["stop", "stop", "length"]
 
 
-@pytest.mark.parametrize("grace", [0, 5])
-def test_a_stopping_server_ends_its_streams_in_order(grace: int, start: Start, app: Starlette, script: Script) -> None:
-    script.delay = 0.02
-    script.endless = grace == 0
-    running = start(app, grace=grace)
-    with httpx.stream("POST", running.url + CHAT, json=QUESTION | {"stream": True}, timeout=20) as answer:
-        lines = answer.iter_lines()
-        next(lines)
-        running.server.stop()
-        rest = [line for line in lines if line]
-    assert rest[-1] == "data: [DONE]"
-    assert ("server_stopping" in rest[-2]) == (grace == 0)
-    running.stop()
-    assert script.live == 0
-
-
 def test_a_stopping_server_takes_nothing_new(app: Starlette) -> None:
     async def ask() -> list[httpx.Response]:
         app.state.office.drain.begin()

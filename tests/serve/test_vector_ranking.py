@@ -156,8 +156,9 @@ def test_words_and_embeddings_are_fused(
     both = client.vector_stores.create(file_ids=ids, extra_body={"embedding_model": "petit"})
     assert both.model_extra["ranking"] == "bm25+embeddings"
     path = f"/v1/vector_stores/{both.id}/search"
-    found = http.post(path, json={"query": "Le chat mange du poisson."}).json()
-    assert found["ranking"] == "bm25+embeddings"
+    answer = http.post(path, json={"query": "Le chat mange du poisson."})
+    found = answer.json()
+    assert answer.headers["x-causerie-ranking"] == "bm25+embeddings"
     assert found["data"][0]["filename"] == "b.txt"
     assert found["data"][0]["score"] == pytest.approx(1)
     unknown = http.post(path, json={"query": "zzz"}).json()["data"]
@@ -165,10 +166,10 @@ def test_words_and_embeddings_are_fused(
     assert all(row["score"] <= 0.5 for row in unknown)
     served = shared_pool._served.pop("petit")
     try:
-        alone = http.post(path, json={"query": "poisson"}).json()
+        alone = http.post(path, json={"query": "poisson"})
     finally:
         shared_pool._served["petit"] = served
-    assert (alone["ranking"], len(alone["data"])) == ("bm25", 1)
+    assert (alone.headers["x-causerie-ranking"], len(alone.json()["data"])) == ("bm25", 1)
     time.sleep(0.2)
     rows = [row for row in store.read(usage.select()) if row.route == "vector_stores embeddings"]
     assert len(rows) >= 3

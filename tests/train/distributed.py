@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from causerie.core import Run, open_run, read_events
+from causerie.model import add_extras, fold_extras
 from causerie.train import World, fit, loop, open_world
 from causerie.train.sharding import gathered
 from tests.train.tiny import RandomRows, objective, settings, tiny_model, weights_digest
@@ -29,10 +30,12 @@ class Mute(Run):
 
 
 def train(
-    world: World, place: Path, name: str, steps: int, exact: int, optimizer: str, tensor: int, parts: int
+    world: World, place: Path, name: str, steps: int, exact: int, optimizer: str, tensor: int, parts: int, extras: bool
 ) -> None:
-    """One run of `steps` updates, or the rest of it."""
+    """One run of `steps` updates, or the rest of it; with `extras` they are trained and folded at the end."""
     model = tiny_model(n_kv_head=2)
+    if extras:
+        add_extras(model, embed_norm=True, residual_scales=True, qk_gain=1.15)
     wanted = settings(
         steps=steps, checkpoint_every=2, exact_parts=exact, optimizer=optimizer, schedule="wsd", decay_fraction=0.0,
         warmup=0, batch_size=8, tensor_parallel=tensor,
@@ -51,7 +54,7 @@ def train(
             Mute(place / "runs" / f"train-{name}-00000000", "train", name, {}),
             world=world,
         )
-    finished = gathered(model)
+    finished = fold_extras(gathered(model))
     if world.leads:
         found = {"digest": weights_digest(finished), "losses": losses}
         found["weights"] = [float(p.detach().double().sum()) for p in finished.parameters()]
@@ -108,7 +111,7 @@ def main() -> None:
     """Arguments: folder, JSON list of launches. Prints a list: wait statuses, seconds, and what was written, of each."""
     place, results = Path(sys.argv[1]), []
     for job in json.loads(sys.argv[2]):
-        plan = {"exact": 0, "optimizer": "adamw", "tensor": 1, "parts": 4, **job}
+        plan = {"exact": 0, "optimizer": "adamw", "tensor": 1, "parts": 4, "extras": False, **job}
         written = place / f"{plan['name']}.{plan['steps']}.json"
         began = time.monotonic()
         statuses = launch(place, plan)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ import pytest
 import torch
 import zstandard
 
-from causerie.core import Artifact, CauserieError, write_artifact
+from causerie.core import Artifact, CauserieError, Stopped, write_artifact
 from causerie.data import PackConfig, pack
 from causerie.model import load_model
-from causerie.train import PretrainConfig, pretrain
+from causerie.train import PretrainConfig, loop, pretrain
 from causerie.train.plot import smooth
 from causerie.train.pretraining import (
     PackedRows,
@@ -22,6 +24,7 @@ from causerie.train.pretraining import (
     model_shape,
     next_token_loss,
     next_token_nll,
+    validation,
 )
 from tests.train.tiny import SHAPE, WORDS, tiny_model, tiny_tokenizer
 
@@ -76,6 +79,80 @@ def test_a_pretrained_model_predicts_better_and_is_a_whole_folder(made: tuple[Pa
     run = next((tmp_path / "runs").glob("pretrain-*"))
     assert not (run / "checkpoints").exists()
     assert pretrain(config(made, eval_every=10), tmp_path).manifest.created == artifact.manifest.created
+
+
+@pytest.mark.parametrize("extras", [True, False])
+def test_what_leaves_pretraining_is_a_plain_model(made: tuple[Path, Artifact], tmp_path: Path, extras: bool) -> None:
+    """Folded exactly: the stored model has the validation loss that the trained one had, here and in transformers."""
+    import transformers
+
+    wanted = config(made, extras=extras, steps=12)
+    artifact = pretrain(wanted, tmp_path)
+    metrics = artifact.manifest.metrics
+    model = load_model(artifact.path)
+    assert model.extras is None
+    assert model.shape.tie_embeddings == (not extras)
+    assert metrics["stored_parameters"] == sum(p.numel() for p in model.parameters())
+    assert metrics["stored_parameters"] - metrics["parameters"] == (model.head_weight.numel() if extras else 0)
+    again = validation(model.eval(), PackedRows(made[1].path, wanted, "val"), wanted, made[1])
+    assert again["val_loss"] == pytest.approx(metrics["val_loss_after"], abs=2e-6)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(artifact.path)
+    ids = torch.arange(40)[None] * 7 % model.shape.vocab_size
+    with torch.no_grad():
+        assert (theirs(ids).logits - model.logits(model(ids))).abs().max() <= 1e-4
+
+
+def test_a_stopped_run_with_extras_goes_on_bit_for_bit(
+    made: tuple[Path, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle by what a SIGTERM does; the scales come back from the checkpoint."""
+    whole = pretrain(config(made, steps=8), tmp_path / "whole")
+    real, stopped = loop._Sitting.update, []
+
+    def update(self: Any, share: float) -> None:
+        real(self, share)
+        if self.progress.step == 5 and not stopped:
+            stopped.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop._Sitting, "update", update)
+    with pytest.raises(Stopped):
+        pretrain(config(made, steps=8), tmp_path / "parts")
+    resumed = pretrain(config(made, steps=8), tmp_path / "parts")
+    assert resumed.file("model.safetensors").read_bytes() == whole.file("model.safetensors").read_bytes()
+
+
+def test_a_folded_model_is_taught_and_saved_like_any_other(made: tuple[Path, Artifact], tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    from causerie.model import save_gguf
+    from causerie.train import SftConfig, sft
+    from tests.train.tiny import conversation, write_rows
+
+    base = pretrain(config(made, steps=6), tmp_path)
+    rows = write_rows(tmp_path / "rows.jsonl", [conversation(f"the cat {n}", "sat on the mat") for n in range(12)])
+    for rank in (0, 2):
+        taught = sft(
+            SftConfig(
+                model=base.path, data=(rows,), steps=4, seq_len=64, lora_rank=rank, compile="off", name=f"r{rank}"
+            ),
+            tmp_path,
+        )
+        figures = taught.manifest.metrics
+        assert load_model(taught.path).shape.tie_embeddings is False
+        assert figures["steps"] == 4
+    save_gguf(load_model(base.path), tmp_path / "model.gguf", base.path, dtype="f32")
+    names = {tensor.name for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
+    assert {"token_embd.weight", "output.weight"} <= names
+
+
+def test_encoders_have_no_extras(made: tuple[Path, Artifact]) -> None:
+    from causerie.train import MlmConfig
+
+    plain = MlmConfig(shards=made[1].path, tokenizer=made[0], steps=1)
+    plain.check()
+    with pytest.raises(CauserieError, match="extras"):
+        replace(plain, extras=True).check()
 
 
 def test_out_is_written_exactly_there(made: tuple[Path, Artifact], tmp_path: Path) -> None:

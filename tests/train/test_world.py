@@ -58,6 +58,25 @@ def test_sharded_checkpoints_go_on_with_any_number_of_processes(tmp_path: Path, 
 
 
 @pytest.mark.slow
+def test_training_only_parts_are_shared_out_and_folded_alike(tmp_path: Path) -> None:
+    """Slow: five launches. One process, FSDP2 over two (going on from one), tensor parallel, and the exact mode's bits."""
+    job = {"extras": True, "steps": 6}
+    moved = [{**job, "name": "moved", "processes": n, "steps": s} for n, s in ((1, 2), (2, 6))]
+    split = {**job, "name": "split", "processes": 2, "tensor": 2}
+    fixed = [{**job, "name": f"n{n}", "processes": n, "exact": 4} for n in (1, 2)]
+    whole, _, sharded, halves, one, two = launches(
+        tmp_path, {**job, "name": "whole", "processes": 1}, *moved, split, *fixed
+    )
+    for found in (sharded, halves):
+        assert found["losses"] == pytest.approx(whole["losses"], abs=1e-5)
+        assert found["weights"] == pytest.approx(whole["weights"], rel=2e-3, abs=2e-3)
+    assert one["digest"] == two["digest"]
+    plain = launches(tmp_path, {"steps": 6, "name": "plain", "processes": 1})[0]
+    assert len(whole["weights"]) == len(plain["weights"]) + 1  # the output projection is no longer the embedding
+    assert whole["losses"] != plain["losses"]
+
+
+@pytest.mark.slow
 def test_tensor_parallel_follows_one_process(tmp_path: Path) -> None:
     """Slow: two launches."""
     split = {"name": "split", "processes": 2, "steps": 4, "tensor": 2}

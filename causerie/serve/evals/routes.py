@@ -41,7 +41,7 @@ async def create_eval(office: Office, request: Request, principal: Principal) ->
         "data_source_config": _config(config),
         "testing_criteria": criteria,
     }
-    return JSONResponse(await office.objects.add(EVAL, principal.owner, body))
+    return JSONResponse(await office.objects.add(EVAL, principal.owner, body), 201)
 
 
 def _config(config: Any) -> Body:
@@ -114,7 +114,7 @@ async def create_run(office: Office, request: Request, principal: Principal) -> 
     }
     await office.objects.add(RUN, owner, body, parent=eval_id)
     start_run(office, owner, eval_id, id)
-    return JSONResponse(body)
+    return JSONResponse(body, 201)
 
 
 async def list_runs(office: Office, request: Request, principal: Principal) -> Response:

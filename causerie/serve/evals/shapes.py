@@ -17,7 +17,7 @@ from causerie.serve.graders.shapes import (
 )
 from causerie.serve.limits import MAX_CRITERIA, MAX_TOKENS
 from causerie.serve.responses.shapes import TextConfig
-from causerie.serve.shapes import INT64, Metadata, Name, Number, Plain, Short, Strict
+from causerie.serve.shapes import INT64, Metadata, Name, Number, Plain, Short, Strict, TopP
 
 MAX_ROWS = 10_000
 Criterion = Annotated[
@@ -110,7 +110,7 @@ class SamplingParams(Strict):
     """How answers are drawn."""
 
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_p: TopP | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     reasoning_effort: Short | None = None

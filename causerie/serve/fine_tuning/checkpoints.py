@@ -37,16 +37,21 @@ async def add_checkpoint(office: Office, owner: str, job: str, name: str, step: 
     await office.objects.add(CHECKPOINT, owner, body, parent=job)
 
 
-async def keep_models_on_the_way(office: Office, owner: str, job: str, plan: Plan, told: Sequence[Body]) -> list[str]:
+async def keep_models_on_the_way(
+    office: Office, owner: str, job: str, plan: Plan, told: Sequence[Body], until: int | None = None
+) -> list[str]:
     """Offer the models that the trainer has kept so far and that are not offered yet; their names.
 
     Args:
         told: the job's events, from which the figures at a step are read.
+        until: the last step to look at; None: all.
     """
     found = await asyncio.to_thread(_kept, plan)
     new = []
     for folder in found:
-        step = int(folder.name.partition("-")[2])
+        step = _step_of(folder)
+        if until is not None and step > until:
+            break
         name = f"{plan.model_name}:ckpt-step-{step}"
         if await office.objects.find(FINE_TUNED, owner, name) is not None:
             continue
@@ -61,15 +66,20 @@ async def keep_models_on_the_way(office: Office, owner: str, job: str, plan: Pla
 
 def _kept(plan: Plan) -> list[Path]:
     run = plan.run_folder()
-    return sorted(manifest.parent for manifest in run.glob(SNAPSHOTS)) if run else []
+    return sorted((manifest.parent for manifest in run.glob(SNAPSHOTS)), key=_step_of) if run else []
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.partition("-")[2])
 
 
 def figures_at(step: int, told: Sequence[Body]) -> dict[str, float]:
-    """What a job's events say of its state after some updates."""
+    """What a job's events say of its state after some updates: the last update's loss, the last rollout's reward."""
     rows = [event["data"] for event in told if event["data"] and event["data"].get("step", step + 1) <= step]
+    rows.sort(key=lambda row: row["step"])
     figures: dict[str, float] = {"step": float(step)}
-    for name in ("train_loss", "train_mean_reward"):
-        values: list[Any] = [row[name] for row in sorted(rows, key=lambda row: row["step"]) if name in row]
+    for name, of in (("train_loss", "learning_rate"), ("train_mean_reward", "mean_length")):
+        values: list[Any] = [row[name] for row in rows if name in row and of in row]
         if values:
             figures[name] = float(values[-1])
     return figures

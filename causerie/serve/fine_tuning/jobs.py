@@ -25,7 +25,7 @@ from causerie.serve.fine_tuning.running import (
 )
 from causerie.serve.fine_tuning.shapes import JobRequest
 from causerie.serve.keys import Principal
-from causerie.serve.objects import Body, page_of
+from causerie.serve.objects import Body, asked_metadata, page_of
 from causerie.serve.routes import ApiRoute, Office
 from causerie.store import new_id
 
@@ -70,8 +70,7 @@ async def create_job(office: Office, request: Request, principal: Principal) -> 
 
 async def list_jobs(office: Office, request: Request, principal: Principal) -> Response:
     """The project's jobs, newest first."""
-    query = request.query_params
-    wanted = {key[9:-1]: value for key, value in query.items() if key.startswith("metadata[") and key.endswith("]")}
+    wanted = asked_metadata(request)
 
     def keep(body: Body) -> bool:
         return wanted.items() <= (body.get("metadata") or {}).items()

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from causerie.core import write_atomic, write_json
+from causerie.core import CauserieError, write_atomic, write_json
 from causerie.serve.fine_tuning.shapes import Method
 from causerie.serve.fine_tuning.training_files import TrainingRows, jsonl
 from causerie.serve.graders.local import is_local
 from causerie.serve.objects import Body
+from causerie.text import load_chat_format
 
 EPOCHS: Final = 3
 LORA_RANK: Final = 16
 LORA_FROM: Final = 100 * 2**20
 """Bytes of weights from which `auto` trains an adapter instead of all weights."""
 SEQ_LEN: Final = 512
+COUNTED: Final = 2_000
+"""Conversations whose tokens are counted, at most, to find how many share a row of the trainer."""
 CHECKPOINTS: Final = 3
 """Models that a job of several epochs leaves, the last included: after each of its last epochs, about."""
 ANSWERS: Final = 8
@@ -58,12 +63,13 @@ class Plan:
         return next(iter((self.workspace / "runs").glob(f"{self.kind}-{self.artifact_name}-????????")), None)
 
 
-def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
+def plan_of(job: Body, base: Path, workspace: Path, rows: int, tokens: Sequence[int] = ()) -> Plan:
     """The training of a job; the same job always gives the same plan.
 
     Args:
         base: folder of the model to start from.
         rows: rows of the training file.
+        tokens: of a supervised file, the tokens of its first rows.
     """
     method = job["method"]
     asked = (method.get(method["type"]) or {}).get("hyperparameters") or {}
@@ -75,15 +81,19 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
     batch = settings.get("batch_size", usual)
     scale = settings.get("learning_rate_multiplier", 1.0)
     rank = settings.get("lora_rank", LORA_RANK if _weight_bytes(base) >= LORA_FROM else 0)
+    seq_len = settings.get("seq_len", SEQ_LEN)
+    together = batch
+    if tokens:
+        together, seq_len = row_shape(batch, tokens, settings.get("seq_len"))
     name = "ft-" + job["id"].rpartition("_")[2]
     flags = {
         "model": base,
         "name": name,
         "epochs": epochs,
-        "batch-size": batch,
+        "batch-size": together,
         "lr-scale": scale,
         "lora-rank": rank,
-        "seq-len": settings.get("seq_len", SEQ_LEN),
+        "seq-len": seq_len,
         "seed": job["seed"],
         "snapshots": max(0, min(CHECKPOINTS, math.ceil(epochs)) - 1),
         "workspace": workspace,
@@ -102,6 +112,32 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int) -> Plan:
         command += [f"--{flag}", str(value)]
     told = {"batch_size": batch, "learning_rate_multiplier": scale, "n_epochs": epochs}
     return Plan((*command, "--json"), folder, workspace, kind, name, model_name(job), told)
+
+
+def row_shape(batch: int, tokens: Sequence[int], seq_len: int | None = None) -> tuple[int, int]:
+    """Rows of the trainer in an update and their length, such that about `batch` conversations make an update.
+
+    The trainer puts several short conversations into one row; its batch size counts rows, OpenAI's conversations.
+
+    Args:
+        batch: conversations in an update.
+        tokens: of the first conversations; with more than `COUNTED` of them the length is not fitted to the longest.
+        seq_len: the rows' length where it was asked for.
+    """
+    wanted = batch * sum(tokens) / len(tokens)
+    if seq_len is None:
+        longest = max(tokens) if len(tokens) < COUNTED else SEQ_LEN
+        seq_len = min(SEQ_LEN, max(longest, math.ceil(wanted), 2))
+    return max(1, round(wanted / seq_len)), seq_len
+
+
+def count_tokens(base: Path, rows: TrainingRows) -> list[int]:
+    """Tokens of the first conversations as a model reads them; none for a model that cannot chat."""
+    found: list[int] = []
+    with contextlib.suppress(CauserieError):  # the trainer says what does not fit, with its line
+        chat = load_chat_format(base)
+        found.extend(len(chat.render(row["messages"]).ids) for row in rows.rows[:COUNTED])
+    return found
 
 
 def command_of(method: Body) -> str:

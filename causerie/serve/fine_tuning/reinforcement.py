@@ -10,14 +10,12 @@ from typing import Any, Final
 from causerie.core import CauserieError, seed_for
 from causerie.serve.answer import AnswerParams
 from causerie.serve.asking import Said, ask
+from causerie.serve.fine_tuning.plan import ANSWERS, LENGTH
 from causerie.serve.fine_tuning.shapes import Method
 from causerie.serve.fine_tuning.training_files import TrainingRows
 from causerie.serve.graders.grade import grade
 from causerie.serve.routes import Office
 
-ANSWERS: Final = 8
-"""Answers drawn for a prompt where `compute_multiplier` is auto or 1."""
-LENGTH: Final = 256
 AT_ONCE: Final = 4
 PATIENCE: Final = 30
 """How often a full server is asked again, a second apart."""

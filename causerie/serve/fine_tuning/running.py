@@ -17,7 +17,7 @@ from causerie.serve import files
 from causerie.serve.errors import ApiError, as_api_error
 from causerie.serve.fine_tuning.checkpoints import add_checkpoint, figures_at_end, keep_models_on_the_way
 from causerie.serve.fine_tuning.child import Child, Ended
-from causerie.serve.fine_tuning.plan import Plan, plan_of, write_inputs
+from causerie.serve.fine_tuning.plan import Plan, count_tokens, plan_of, write_inputs
 from causerie.serve.fine_tuning.reinforcement import graded_pairs
 from causerie.serve.fine_tuning.shapes import Method
 from causerie.serve.fine_tuning.training_files import TrainingRows, read_training_file
@@ -31,6 +31,8 @@ EVENT: Final = "fine_tuning.job.event"
 OPEN: Final = ("validating_files", "queued", "running", "paused")
 """Statuses of jobs that have not ended."""
 HIDDEN: Final = ("suffix",)
+SILENT: Final = ("event", "time", "evaluation_seconds")
+"""What of a measurement is not a figure of the model."""
 
 
 class Turned(Exception):
@@ -96,10 +98,12 @@ def start_job(office: Office, owner: str, id: str) -> None:
 
 
 async def stop_job(office: Office, id: str) -> None:
-    """End a job's process and wait until it has saved its state."""
+    """End a job's process and wait until it has saved its state; a job that waits for its turn waits no longer."""
     child = office.children.get(id)
-    if child is not None:
-        child.terminate()
+    if child is None:
+        await office.workers.cancel(f"fine_tuning {id}")
+        return
+    child.terminate()
     await office.workers.wait(f"fine_tuning {id}")
 
 
@@ -129,18 +133,15 @@ async def _run(office: Office, owner: str, id: str) -> None:
             await _finish(office, owner, id, plan, ended)
     except Turned:
         return
-    except (Unfit, ApiError, CauserieError) as error:
-        shape = {"code": "server_error", "message": "", "param": None}
-        if isinstance(error, Unfit):
-            shape = error.body
-        else:
-            known = as_api_error(error)
-            shape = {"code": known.code or "server_error", "message": known.message, "param": known.param}
+    except Unfit as error:
+        await _fail(office, owner, id, error.body)
+    except (ApiError, CauserieError) as error:
+        known = as_api_error(error)
+        shape = {"code": known.code or "server_error", "message": known.message, "param": known.param}
         await _fail(office, owner, id, shape)
     except Exception:
-        await _fail(
-            office, owner, id, {"code": "server_error", "message": "the job failed; see the log", "param": None}
-        )
+        shape = {"code": "server_error", "message": "the job failed; see the log", "param": None}
+        await _fail(office, owner, id, shape)
         raise
 
 
@@ -199,7 +200,9 @@ async def _planned(office: Office, owner: str, job: Body, rows: TrainingRows, he
     """Command and inputs of the job's training; those of a job that goes on are still there."""
     assert office.workspace is not None
     base = await base_folder_of(office, owner, job["model"])
-    plan = plan_of(job, base, office.workspace, len(rows.rows))
+    supervised = job["method"]["type"] == "supervised"
+    tokens = await asyncio.to_thread(count_tokens, base, rows) if supervised else ()
+    plan = plan_of(job, base, office.workspace, len(rows.rows), tokens)
     if plan.written.is_file():
         return plan
     reinforced = job["method"]["type"] == "reinforcement"
@@ -243,11 +246,11 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
             if _name(figures) not in known:
                 await tell(office, owner, id, f"Rollout {event['index'] + 1}: mean reward {reward:.4f}", data=figures)
         elif kind in ("eval", "preference"):
-            figures = {name: value for name, value in event.items() if name not in ("event", "time")}
-            if _name(figures) not in known:
+            figures = {name: value for name, value in event.items() if name not in SILENT}
+            if figures.keys() > {"step"} and _name(figures) not in known:
                 await tell(office, owner, id, f"Measured at step {event['step']}", data=figures)
         elif kind == "snapshot" and "folder" in event:
-            await _keep(office, owner, id, plan)
+            await _keep(office, owner, id, plan, event["step"])
 
     child = Child(plan.command, plan.log, plan.run_folder)
     office.children[id] = child
@@ -263,10 +266,11 @@ def _name(figures: dict[str, Any]) -> tuple[Any, ...]:
     return (figures.get("step"), *sorted(figures))
 
 
-async def _keep(office: Office, owner: str, id: str, plan: Plan) -> None:
-    """Offer the models that the trainer has kept on the way."""
+async def _keep(office: Office, owner: str, id: str, plan: Plan, until: int | None = None) -> None:
+    """Offer the models that the trainer has kept on the way, up to some step: what it told of later ones is not
+    heard yet."""
     events = await office.objects.all(EVENT, owner, parent=id)
-    for name in await keep_models_on_the_way(office, owner, id, plan, events):
+    for name in await keep_models_on_the_way(office, owner, id, plan, events, until):
         await tell(office, owner, id, f"Checkpoint created: {name}")
 
 

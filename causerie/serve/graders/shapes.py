@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from causerie.serve.limits import MAX_CRITERIA, MAX_TOKENS
-from causerie.serve.shapes import INT64, Name, Number, Short, Strict, Text
+from causerie.serve.shapes import INT64, Name, Number, Short, Strict, Text, TopP
 
 Template = Text
 """A text in which `{{item.field}}` and `{{sample.output_text}}` stand for what is graded."""
@@ -70,7 +70,7 @@ class SamplingParams(Strict):
     """How the grading model draws."""
 
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_p: TopP | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     max_completions_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None

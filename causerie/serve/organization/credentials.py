@@ -137,7 +137,7 @@ async def delete_key(office: Office, request: Request, principal: Principal) -> 
     """Revoke a key, at once."""
     row = await _key_of(office, request, principal)
     await _revoke(office, principal, row.id, "api_key.deleted")
-    return JSONResponse(deleted("organization.project.api_key", row.id))
+    return JSONResponse(deleted("organization.project.api_key.deleted", row.id))
 
 
 async def _revoke(office: Office, principal: Principal, id: str, action: str) -> None:
@@ -193,7 +193,7 @@ async def delete_account(office: Office, request: Request, principal: Principal)
         connection.execute(update(api_keys).where(standing).values(revoked=now()))
 
     await change(office, principal, "service_account.deleted", id, work)
-    return JSONResponse(deleted(ACCOUNT, id))
+    return JSONResponse(deleted(f"{ACCOUNT}.deleted", id))
 
 
 def _admins() -> Any:
@@ -203,7 +203,8 @@ def _admins() -> Any:
 
 async def list_admin_keys(office: Office, request: Request, principal: Principal) -> Response:
     """The keys of the organization's admins."""
-    return JSONResponse(await _page(office, request, _admins()))
+    page = await _page(office, request, _admins())
+    return JSONResponse(page | {"data": [row | {"object": ADMIN_KEY} for row in page["data"]]})
 
 
 async def create_admin_key(office: Office, request: Request, principal: Principal) -> Response:
@@ -244,7 +245,7 @@ async def delete_admin_key(office: Office, request: Request, principal: Principa
     """Revoke one, at once."""
     row = await _admin_key_of(office, request.path_params["key_id"])
     await _revoke(office, principal, row.id, "admin_api_key.deleted")
-    return JSONResponse(deleted(ADMIN_KEY, row.id))
+    return JSONResponse(deleted(f"{ADMIN_KEY}.deleted", row.id))
 
 
 P: Final = "organization/projects/{project_id}"

@@ -100,7 +100,7 @@ async def delete_user(office: Office, request: Request, principal: Principal) ->
         connection.execute(update(api_keys).where(standing).values(revoked=now()))
 
     await change(office, principal, "user.deleted", id, work)
-    return JSONResponse(deleted(USER, id))
+    return JSONResponse(deleted(f"{USER}.deleted", id))
 
 
 async def list_members(office: Office, request: Request, principal: Principal) -> Response:
@@ -161,7 +161,7 @@ async def remove_member(office: Office, request: Request, principal: Principal) 
         connection.execute(update(api_keys).where(theirs).values(revoked=now()))
 
     await change(office, principal, "project.user.deleted", id, work, {"project": project["id"]})
-    return JSONResponse(deleted(MEMBER, id))
+    return JSONResponse(deleted(f"{MEMBER}.deleted", id))
 
 
 M: Final = "organization/projects/{project_id}/users"

@@ -82,6 +82,8 @@ async def archive_project(office: Office, request: Request, principal: Principal
     return JSONResponse(await change(office, principal, "project.archived", id, work))
 
 
+UNBOUNDED: Final = 2**31 - 1
+"""How a quota that is not set is shown where OpenAI has no word for it."""
 _RATE: Final = {
     "max_tokens_per_1_minute": "tokens_per_minute",
     "max_requests_per_1_minute": "requests_per_minute",
@@ -91,7 +93,7 @@ _RATE: Final = {
 
 def _rate_limit(project: Body) -> Body:
     limits = project.get("limits") or {}
-    rates = {theirs: limits.get(ours) for theirs, ours in _RATE.items()}
+    rates = {theirs: UNBOUNDED if limits.get(ours) is None else limits[ours] for theirs, ours in _RATE.items()}
     return {"object": "project.rate_limit", "id": f"rl-{project['id']}", "model": "*", **rates}
 
 

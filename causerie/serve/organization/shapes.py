@@ -149,6 +149,7 @@ def key_body(row: Any, owner: Body) -> Body:
         "scopes": list(row.scopes),
         "limits": row.limits or {},
         "project_id": row.project,
+        "owner_project_access": "active" if row.revoked is None else "inactive",
         "owner": owner,
     }
 

@@ -8,7 +8,20 @@ from pydantic import AliasChoices, Discriminator, Field, Tag, ValidationInfo, fi
 from pydantic_core import PydanticCustomError
 
 from causerie.serve.limits import MAX_ITEMS, MAX_TOKENS, MAX_TOOLS, MAX_TOP_LOGPROBS
-from causerie.serve.shapes import FunctionName, Metadata, Name, Number, Schema, Short, Strict, Text, Unsupported
+from causerie.serve.shapes import (
+    FunctionName,
+    JsonObjectFormat,
+    Metadata,
+    Name,
+    Number,
+    Schema,
+    Short,
+    Strict,
+    Text,
+    TextFormat,
+    TopP,
+    Unsupported,
+)
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -95,13 +108,16 @@ class CompactionItem(Strict):
 class ReferenceItem(Strict):
     """An item that was said before, by its id."""
 
-    type: Literal["item_reference"]
+    type: Literal["item_reference"] | None = "item_reference"
     id: Name
 
 
 def _kind(value: Any) -> str:
-    found = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return str(found or "message")
+    """What an item is; without a type it is a message, or, with nothing but an id, a reference."""
+    if not isinstance(value, dict):
+        return str(getattr(value, "type", "message"))
+    only_an_id = "id" in value and value.keys() <= {"id", "type"}
+    return str(value.get("type") or ("item_reference" if only_an_id else "message"))
 
 
 Item = Annotated[
@@ -131,18 +147,6 @@ class NamedTool(Strict):
 
     type: Literal["function"]
     name: FunctionName
-
-
-class TextFormat(Strict):
-    """Plain text."""
-
-    type: Literal["text"]
-
-
-class JsonObjectFormat(Strict):
-    """Some JSON object."""
-
-    type: Literal["json_object"]
 
 
 class JsonSchemaFormat(Strict):
@@ -236,7 +240,7 @@ class ResponseRequest(InputRequest):
     max_output_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     max_tool_calls: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_p: TopP | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     include: Annotated[list[Short], Field(max_length=16)] | None = None
     service_tier: Short | None = None

@@ -249,8 +249,8 @@ async def search(office: Office, request: Request, principal: Principal) -> Resp
     ]
     most = asked.max_num_results or RESULTS
     page = {"object": "vector_store.search_results.page", "search_query": queries, "data": rows[:most]}
-    ranking = "bm25+embeddings" if vectors else "bm25"
-    return JSONResponse(page | {"has_more": len(rows) > most, "next_page": None, "ranking": ranking})
+    headers = {"x-causerie-ranking": "bm25+embeddings" if vectors else "bm25"}
+    return JSONResponse(page | {"has_more": len(rows) > most, "next_page": None}, headers=headers)
 
 
 async def _vectors(

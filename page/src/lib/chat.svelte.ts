@@ -42,6 +42,8 @@ class Chat {
   selected = $state<Record<string, string>>({});
   live = $state<Live | null>(null);
   asking = $state(false);
+  /** How many of the oldest messages the model was not given with the last question. */
+  leftOut = $state(0);
   twoDrafts = $state(localStorage.getItem('drafts') === '2');
   learn = $state(localStorage.getItem('learn') !== 'no');
   /** The model of the second draft; '' takes the same. */
@@ -80,6 +82,7 @@ class Chat {
     this.live = null;
     this.asking = false;
     this.current = null;
+    this.leftOut = 0;
     this.messages = [];
     this.selected = {};
     this.settings = usual;
@@ -209,7 +212,8 @@ class Chat {
       await followTurn(
         begin,
         {
-          start: (turn, question, drafts) => {
+          start: (turn, question, drafts, leftOut) => {
+            this.leftOut = leftOut;
             if (content !== null) this.addQuestion(question, content, parent, files);
             const shown = drafts.map((draft) => ({ ...draft, text: '' })).sort((a, b) => a.position - b.position);
             this.live = { conversation, turn, question, drafts: shown };

@@ -4,7 +4,7 @@ import { ApiError } from './api';
 import type { TurnDraft } from './types';
 
 export interface TurnHandlers {
-  start(turn: string, question: string, drafts: TurnDraft[]): void;
+  start(turn: string, question: string, drafts: TurnDraft[], leftOut: number): void;
   delta(message: string, text: string): void;
   error(error: { code: string; cause: string; fix: string }): void;
 }
@@ -76,7 +76,7 @@ export async function followTurn(
         const data = JSON.parse(frame.data);
         if (frame.event === 'start') {
           turn = data.turn;
-          handlers.start(data.turn, data.question, data.drafts);
+          handlers.start(data.turn, data.question, data.drafts, data.left_out);
         } else if (frame.event === 'delta') handlers.delta(data.message, data.text);
         else if (frame.event === 'error') handlers.error(data.error);
         else if (frame.event === 'done') return;

@@ -156,6 +156,10 @@ export interface Trial {
   win_rate_low?: number;
   win_rate_high?: number;
   missing?: number | null;
+  people?: number;
+  left_out?: number;
+  evidence?: number;
+  needed?: number;
 }
 
 export interface Progress {
