@@ -2,8 +2,8 @@
 
 Files that fit the model's length beside the conversation are given whole, each before its question. Longer ones are cut
 into passages, and the last question is asked with those that BM25 ranks highest for it; the numbers in brackets, which
-answers cite, then name passages instead of files. Of a conversation that is too long by itself the oldest messages, with
-their files, are left out.
+answers cite, then name passages instead of files. Of a conversation that is too long by itself the oldest messages and
+their files are left out.
 """
 
 from __future__ import annotations
