@@ -6,14 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_COLOR", "1")
 
 from causerie.core import data_pack
 
-settings.register_profile("causerie", deadline=None)  # a busy machine is no failure
+settings.register_profile(
+    "causerie",
+    deadline=None,  # a busy machine is no failure
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CAUSERIE_SAME_EXAMPLES" in os.environ,  # the check judges a change, not the day's luck
+)
 settings.load_profile("causerie")
 
 
