@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+
+from causerie.model import Transformer
 
 VOCABULARY = 97
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -131,3 +134,22 @@ def saved_reference(name: str, folder: Path, seed: int = 7) -> Any:
 def tokens(rows: int, length: int, seed: int = 1) -> torch.Tensor:
     """Random ids, (rows, length), none of them special."""
     return torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+class Pieces:
+    """An `Attend` with a cache that is fed pieces of any length."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.shape = model.shape
+        self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Causal over what was kept and what is new, within the layer's window."""
+        if layer in self.kept:
+            k, v = (torch.cat((old, new), 2) for old, new in zip(self.kept[layer], (k, v), strict=True))
+        self.kept[layer] = (k, v)
+        back = torch.arange(k.shape[2])[None] - torch.arange(k.shape[2] - q.shape[2], k.shape[2])[:, None]
+        seen = back <= 0
+        if window := self.shape.window(layer):
+            seen &= back > -window
+        return F.scaled_dot_product_attention(q, k, v, seen, scale=self.shape.scale, enable_gqa=True)

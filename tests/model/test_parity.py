@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from causerie.infer import Engine, Sampling
 from causerie.model import FAMILIES, Transformer, load_model, plain_attend, save_model
-from tests.model.references import DECODERS, ENCODERS, REFERENCES, reference, saved_reference, tokens
+from tests.model.references import DECODERS, ENCODERS, REFERENCES, Pieces, reference, saved_reference, tokens
 
 LENGTHS = (5, 11, 1, 8)
 
@@ -127,26 +126,11 @@ def test_gradient_across_documents_is_exactly_zero(name: str, tmp_path: Path) ->
     assert (gradient[0][inside] != 0).any(-1).all()
 
 
-class Cached:
-    """An `Attend` that keeps keys and values, one query token at a time."""
-
-    def __init__(self, model: Transformer) -> None:
-        self.shape = model.shape
-        self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        if layer in self.kept:
-            k, v = (torch.cat((old, new), 2) for old, new in zip(self.kept[layer], (k, v), strict=True))
-        self.kept[layer] = (k, v)
-        seen = slice(-self.shape.window(layer), None) if self.shape.window(layer) else slice(None)
-        return F.scaled_dot_product_attention(q, k[:, :, seen], v[:, :, seen], scale=self.shape.scale, enable_gqa=True)
-
-
 @pytest.mark.parametrize("name", DECODERS)
 @torch.no_grad()
 def test_with_a_cache(name: str, tmp_path: Path) -> None:
     ours, theirs = pair(name, tmp_path)
-    ids, cache, past = tokens(2, 18, seed=4), Cached(ours), None
+    ids, cache, past = tokens(2, 18, seed=4), Pieces(ours), None
     for at in range(ids.shape[1]):
         step = theirs(ids[:, at : at + 1], past_key_values=past, use_cache=True)
         past = step.past_key_values

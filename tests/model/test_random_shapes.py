@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from causerie.model import Transformer, load_model, plain_attend, shape_to_hf, summed_loss
 from causerie.model.hf_names import hf_name, is_turned
-from tests.model.references import BERT_IDS, IDS, tokens
+from tests.model.references import BERT_IDS, IDS, Pieces, tokens
 
 VOCABULARY = 97
 CLASSES = {
@@ -100,25 +100,6 @@ def test_packed_documents_are_documents_alone(family: str, seed: int) -> None:
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
     found = ours.logits(ours(ids, positions=positions, attend=plain_attend(ours.shape, documents)))
     close(found, torch.cat([theirs(part).logits for part in ids.split(lengths, dim=1)], dim=1))
-
-
-class Pieces:
-    """An `Attend` with a cache that is fed pieces of any length."""
-
-    def __init__(self, model: Transformer) -> None:
-        self.shape = model.shape
-        self.kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Causal over what was kept and what is new, within the layer's window."""
-        if layer in self.kept:
-            k, v = (torch.cat((old, new), 2) for old, new in zip(self.kept[layer], (k, v), strict=True))
-        self.kept[layer] = (k, v)
-        back = torch.arange(k.shape[2])[None] - torch.arange(k.shape[2] - q.shape[2], k.shape[2])[:, None]
-        seen = back <= 0
-        if window := self.shape.window(layer):
-            seen &= back > -window
-        return F.scaled_dot_product_attention(q, k, v, seen, scale=self.shape.scale, enable_gqa=True)
 
 
 @pytest.mark.parametrize(("family", "seed"), DECODERS)
