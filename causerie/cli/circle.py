@@ -17,6 +17,13 @@ def _demo(config: DemoConfig, workspace: Path) -> Any:
     return run_demo(config, workspace)
 
 
+def _serve_demo(config: DemoConfig, workspace: Path, summary: dict[str, Any]) -> None:
+    from causerie.demo import serve_demo
+
+    if config.serve:
+        serve_demo(config, workspace, summary["served"])
+
+
 def _improve(config: ImproveConfig, workspace: Path) -> Any:
     from causerie.loop import improve as turn
     from causerie.loop import keep_improving
@@ -32,7 +39,9 @@ def _verdict(result: Any) -> str:
     )
 
 
-demo = command_for(DemoConfig, _demo, "The whole circle, small and offline, then the page.", say=lambda _: "")
+demo = command_for(
+    DemoConfig, _demo, "The whole circle, small and offline, then the page.", say=lambda _: "", then=_serve_demo
+)
 serve = command_for(
     ServeConfig, serve_page, "Serve the page and the OpenAI-shaped API.", positional=("models",), say=lambda _: ""
 )

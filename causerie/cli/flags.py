@@ -65,6 +65,7 @@ def command_for(
     positional: tuple[str, ...] = (),
     say: Callable[[Any], str] | None = None,
     finding: Callable[[Any], str] | None = None,
+    then: Callable[[Any, Path, Any], None] | None = None,
 ) -> Callable[..., Any]:
     """A command whose flags are the fields of `config_class` and whose work is `function(config, workspace)`.
 
@@ -73,6 +74,7 @@ def command_for(
         positional: fields that may be given without their flag, in order.
         say: turns the result into the text for people; default is the artifact's folder and metrics.
         finding: says in words why the answer is "no" (exit status 1), or "" when it is not.
+        then: what follows when the result was shown, `then(config, workspace, result)`.
     """
     hints, docs = get_type_hints(config_class), field_docs(config_class)
     ordered = sorted(fields(config_class), key=lambda f: positional.index(f.name) if f.name in positional else 99)
@@ -92,8 +94,11 @@ def command_for(
         bound.apply_defaults()
         values = dict(bound.arguments)
         workspace, as_json = workspace_path(values.pop("workspace")), values.pop("json")
-        result = function(config_class(**{name: show_dash(value) for name, value in values.items()}), workspace)
+        config = config_class(**{name: show_dash(value) for name, value in values.items()})
+        result = function(config, workspace)
         show(result, as_json, say)
+        if then is not None:
+            then(config, workspace, result)
         if finding is not None and (words := finding(result)):
             raise Finding(words)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from causerie.chat import ServeConfig, serve_page
 from causerie.core import Artifact, CauserieError, plain, say, write_json
 from causerie.data import DataBuildConfig, PackConfig, build, pack
 from causerie.demo.config import ASSETS, SCALES, DemoConfig, Scale
@@ -22,7 +23,7 @@ from causerie.loop import GUARD_FILE, ImproveConfig, improve
 from causerie.starter import StarterConfig, register_starter
 from causerie.store import Store, open_store
 from causerie.text import TokenizerConfig, load_chat_format, load_tokenizer, train_tokenizer
-from causerie.train import PretrainConfig, SftConfig, give_freed_memory_back, pretrain, sft
+from causerie.train import PretrainConfig, SftConfig, pretrain, sft
 
 NAME = "demo"
 SUMMARY = "demo.json"
@@ -71,11 +72,16 @@ def run_demo(config: DemoConfig, workspace: Path) -> dict[str, Any]:
     del summary["improvement"]  # the same as the verdict
     write_json(workspace / SUMMARY, summary)
     _tell(circle, summary)
-    if config.serve:
-        port = free_port(config.host, config.port)
-        give_freed_memory_back()
-        serve_page(ServeConfig(models=tuple(served), host=config.host, port=port), workspace)
     return summary
+
+
+def serve_demo(config: DemoConfig, workspace: Path, served: Sequence[str]) -> NoReturn:
+    """The server takes this process's place, and so begins without the memory that the trainings took."""
+    address = ["--host", config.host, "--port", str(free_port(config.host, config.port))]
+    command = [sys.executable, "-m", "causerie", "serve", *served, *address, "--workspace", str(workspace)]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - our own command
 
 
 def free_port(host: str, first: int) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from causerie.train.checkpoint import delete_checkpoints
     from causerie.train.finetuning import sft
     from causerie.train.loop import fit, undisturbed
-    from causerie.train.machine import autocast, give_freed_memory_back, pick_device, uses_bf16
+    from causerie.train.machine import autocast, pick_device, uses_bf16
     from causerie.train.masked_training import mlm
     from causerie.train.meter import CONVENTION, goodput, matmul_peak
     from causerie.train.objective import Batch, Batches, Callback, FitResult, LossParts, Objective
@@ -31,7 +31,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("batch_tokens", "horizon"), "rules"),
         **dict.fromkeys(("fit", "undisturbed"), "loop"),
         **dict.fromkeys(("is_adapter", "open_output", "output_folder", "save_trained"), "artifacts"),
-        **dict.fromkeys(("autocast", "give_freed_memory_back", "pick_device", "uses_bf16"), "machine"),
+        **dict.fromkeys(("autocast", "pick_device", "uses_bf16"), "machine"),
         **dict.fromkeys(("Optimizers", "make_optimizers"), "optim"),
         **dict.fromkeys(("loss_curve", "plot_loss"), "plot"),
         "delete_checkpoints": "checkpoint",
@@ -62,7 +62,6 @@ __all__ = [
     "batch_tokens",
     "delete_checkpoints",
     "fit",
-    "give_freed_memory_back",
     "goodput",
     "horizon",
     "is_adapter",

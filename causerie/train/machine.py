@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import shutil
 import sys
@@ -101,15 +100,6 @@ def keep_freed_memory(device: torch.device) -> None:
         return
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def give_freed_memory_back() -> None:
-    """Let the system have what `keep_freed_memory` kept: for a process that goes on to something else."""
-    gc.collect()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # another C library, which kept nothing
-        return
 
 
 def compile_model(model: Transformer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,17 @@ def once(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]
             answer.write_text(made, encoding="utf-8")
     found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return found
+
+
+def address_told(told: Path, process: subprocess.Popen[bytes]) -> str:
+    """The page's address, once the server has printed it."""
+    for _ in range(1200):
+        found = re.search(r"page: (http://\S+)/", told.read_text())
+        if found:
+            return found[1]
+        assert process.poll() is None, told.read_text()
+        time.sleep(0.1)
+    raise AssertionError("no address within two minutes: " + told.read_text())
 
 
 def copied(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

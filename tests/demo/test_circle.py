@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from causerie.core import open_artifact, read_events
 from causerie.hub import get_version, lineage, list_versions, resolve, verify_audit, verify_version
 from causerie.store import open_store
 
-from .conftest import Circle, run_demo
+from .conftest import Circle, address_told, copied, run_demo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 """Slow: it is every stage of the project once, about a minute and a half on two cores."""
@@ -88,6 +92,28 @@ def test_a_second_run_does_nothing_again(circle: Circle) -> None:
     assert {path: path.stat().st_mtime_ns for path in workspace.glob("*/*/manifest.json")} == before
     assert second["pretraining"]["path"] == first["pretraining"]["path"]
     assert second["verdict"]["why"] == first["verdict"]["why"]
+
+
+def test_the_server_is_no_heir_of_the_trainings(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The page is served by the same process number, and by a program that has not even loaded torch."""
+    workspace = copied(finished, tmp_path_factory)
+    told, shown = workspace.parent / "demo.log", workspace.parent / "demo.json"
+    command = [sys.executable, "-m", "causerie", "demo", "--size", "tiny", "--port", "0", "--json"]
+    with (
+        told.open("wb") as log,
+        shown.open("wb") as answer,
+        subprocess.Popen([*command, "--workspace", str(workspace)], stderr=log, stdout=answer) as process,
+    ):
+        try:
+            url = address_told(told, process)
+            with urllib.request.urlopen(f"{url}/health", timeout=60) as health:
+                assert health.status == 200
+            assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
+            assert json.loads(shown.read_text().splitlines()[-1])["served"][-1] == "demo"
+        finally:
+            process.terminate()
+            status = process.wait(60)
+    assert status == 0, told.read_text()
 
 
 def test_artifacts_are_whole(circle: Circle) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from sqlalchemy import select
 from causerie.hub import AnswerTrace, get_version, resolve, trace_answer
 from causerie.store import exposures, open_store, signals
 
-from .conftest import LEARN, copied, imported_votes, with_choices
+from .conftest import LEARN, address_told, copied, imported_votes, with_choices
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -79,22 +78,11 @@ def serving(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ) as process,
     ):
         try:
-            yield Serving(_address(told, process), workspace)
+            yield Serving(address_told(told, process), workspace)
         finally:
             process.terminate()
             status = process.wait(60)
     assert status == 0, told.read_text()
-
-
-def _address(told: Path, process: subprocess.Popen[bytes]) -> str:
-    """The page's address, once the server has printed it."""
-    for _ in range(1200):
-        found = re.search(r"page: (http://\S+)/", told.read_text())
-        if found:
-            return found[1]
-        assert process.poll() is None, told.read_text()
-        time.sleep(0.1)
-    raise AssertionError("no address within two minutes: " + told.read_text())
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,21 +110,3 @@ def test_the_allocator_is_left_alone_where_asked(monkeypatch: pytest.MonkeyPatch
     keep_freed_memory(torch.device("cpu"))
     monkeypatch.delenv("CAUSERIE_ALLOCATOR")
     keep_freed_memory(torch.device("cuda"))
-
-
-def test_what_a_training_left_goes_back_to_the_system() -> None:
-    program = """
-import torch
-from causerie.serve.gate import resident_bytes
-from causerie.train import give_freed_memory_back
-from causerie.train.machine import keep_freed_memory
-keep_freed_memory(torch.device("cpu"))
-held = [torch.ones(2**18) for _ in range(300)]
-last = torch.ones(10)
-del held
-before = resident_bytes()
-give_freed_memory_back()
-print(before - resident_bytes())
-"""
-    given = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert int(given.stdout) > 200 * 2**20
