@@ -3,7 +3,7 @@
 Two tables. "Equal rows": the same 8 rows of 256 random tokens an update, the second half an answer; tokens/s count all
 tokens of the rows. "Real rows" (with `--data`, conversations of Dolly by default): the same conversations as each program's
 users train on them, tokens/s count the conversations' own tokens: causerie packs them into rows of 512, two an update;
-transformers' collator pads 4 of them to the longest (8 of them needed more than 20 GB). causerie runs as written and compiled (as `--compile auto` does for
+transformers' collator pads 2 of them to the longest (`--padded`; 8 needed more than 20 GB, 4 more than a busy machine had). causerie runs as written and compiled (as `--compile auto` does for
 runs of ten minutes and more; the compilation is not counted), peft as it comes, uncompiled. Memory is the peak resident
 size of each process. Medians of the updates after the first two.
 
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 LENGTH, ROWS, RANK = 256, 8, 16
-PACKED_LENGTH, PACKED_ROWS, PADDED_ROWS = 512, 2, 4
+PACKED_LENGTH, PACKED_ROWS, PADDED_ROWS = 512, 2, 2
 PROGRAMS = ("causerie", "causerie compiled", "peft")
 
 
@@ -34,6 +34,7 @@ def main() -> None:
     made.add_argument("--model", type=Path, default=Path(os.environ.get("CAUSERIE_STARTER", "workspace/starter")))
     made.add_argument("--steps", type=int, default=5)
     made.add_argument("--rows", type=int, default=ROWS)
+    made.add_argument("--padded", type=int, default=PADDED_ROWS, help="conversations an update of peft, real rows")
     made.add_argument("--data", type=Path, default=pack / "sft" / "dolly_3k.json", help="Alpaca-style JSON")
     made.add_argument("--tables", nargs="+", choices=["equal", "real"], default=["equal", "real"])
     made.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
@@ -72,7 +73,7 @@ def table(name: str, args: argparse.Namespace) -> None:
 
 def in_process(program: str, name: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", program, "--model", str(args.model), "--steps", str(args.steps)]
-    command += ["--rows", str(args.rows), "--tables", name, "--data", str(args.data)]
+    command += ["--rows", str(args.rows), "--tables", name, "--data", str(args.data), "--padded", str(args.padded)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -187,7 +188,7 @@ def peft(args: argparse.Namespace) -> list[tuple[float, float, float]]:
     updates = []
     batches = None
     if args.tables == ["real"]:
-        batches = padded(conversations(args, PADDED_ROWS * args.steps), PADDED_ROWS)
+        batches = padded(conversations(args, args.padded * args.steps), args.padded)
     for step in range(args.steps):
         if batches is None:
             ids, counted = random_rows(step, args.rows)

@@ -40,12 +40,32 @@ for (const [name, client] of [["OpenAI", v1], ["AzureOpenAI", azure]]) {
   const tools = [{ type: "function", function: { name: "pick", parameters: { type: "object", properties: { n: { enum: [1, 2] } }, required: ["n"], additionalProperties: false } } }];
   const called = await client.chat.completions.create({ model, messages, tools, tool_choice: "required", max_tokens: 100 });
   check(name + " tools", [1, 2].includes(JSON.parse(called.choices[0].message.tool_calls[0].function.arguments).n));
+  const many = await client.chat.completions.create({ model, messages, max_tokens: 2, n: 128, seed: 1 });
+  check(name + " 128 answers", many.choices.length === 128);
+  const custom = (key, format) => ({ type: "custom", custom: { name: key, format } });
+  const grammar = (syntax, definition) => ({ type: "grammar", grammar: { syntax, definition } });
+  const both = [custom("lark", grammar("lark", "start: /[0-9][+][0-9]/")), custom("regex", grammar("regex", "[a-f]{3}/[0-9]"))];
+  const shapes = { lark: /^[0-9][+][0-9]$/, regex: /^[a-f]{3}[/][0-9]$/ };
+  for (const key of ["lark", "regex"]) {
+    const asked = { model, messages, tools: both, tool_choice: { type: "allowed_tools", allowed_tools: { mode: "required", tools: [{ type: "custom", custom: { name: key } }] } }, max_tokens: 60, seed: 1 };
+    const call = (await client.chat.completions.create(asked)).choices[0].message.tool_calls[0];
+    check(name + " custom " + key, call.type === "custom" && call.custom.name === key && shapes[key].test(call.custom.input));
+    const final = await client.chat.completions.stream(asked).finalChatCompletion();
+    check(name + " custom streamed", final.choices[0].message.tool_calls[0].custom.input === call.custom.input);
+  }
   const vectors = await client.embeddings.create({ model, input: ["a", "b"] });
   check(name + " embeddings", vectors.data.length === 2 && vectors.data[0].embedding.length === 32);
 }
 const events = [];
 for await (const event of await v1.responses.create({ model, input: "This is", max_output_tokens: 8, stream: true })) events.push(event.type);
 check("OpenAI responses", events[0] === "response.created" && /completed|incomplete/.test(events.at(-1)));
+const spelling = { model, input: "Spell.", tools: [{ type: "custom", name: "spell", format: { type: "grammar", syntax: "regex", definition: "[ab]{4}" } }], tool_choice: { type: "custom", name: "spell" } };
+const spelt = (await v1.responses.create(spelling)).output[0];
+check("OpenAI custom call", spelt.type === "custom_tool_call" && /^[ab]{4}$/.test(spelt.input));
+const streamed = await v1.responses.stream(spelling).finalResponse();
+check("OpenAI custom call streamed", /^[ab]{4}$/.test(streamed.output[0].input));
+const again = await v1.responses.create({ ...spelling, tool_choice: "none", previous_response_id: streamed.id, input: [{ type: "custom_tool_call_output", call_id: streamed.output[0].call_id, output: "ok" }], max_output_tokens: 16 });
+check("OpenAI custom call answered", again.output[0].type === "message");
 const file = await v1.files.create({ file: new File(["x"], "x.txt"), purpose: "user_data" });
 check("OpenAI files", (await (await v1.files.content(file.id)).text()) === "x");
 """

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import random
+import sys
 from pathlib import Path
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG as usual_patience
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +24,24 @@ settings.register_profile(
     derandomize="CAUSERIE_SAME_EXAMPLES" in os.environ,  # the check judges a change, not the day's luck
 )
 settings.load_profile("causerie")
+for each in ("connect", "read", "write", "pool"):
+    setattr(usual_patience, each, 60.0)  # likewise; httpx gives up after five seconds
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test draws without a seed of its own is the same alone, after any other test, and every day."""
+    random.seed(0)
+    for library, seed in (("numpy", "random.seed"), ("torch", "manual_seed")):
+        if library in sys.modules:
+            operator.attrgetter(seed)(sys.modules[library])(0)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Whether all tests were run, for `scripts/run_tests.py`, which runs the failed ones again."""
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set("causerie/finished", int(exitstatus))
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ from causerie.train import (
     uses_bf16,
 )
 
-PLACE_FIELDS = ("name", "out", "model", "checkpoint_every", "keep_checkpoints", "snapshots")
+PLACE_FIELDS = ("name", "out", "model", "checkpoint_every", "keep_checkpoints", "snapshots", "resume", "allow_changed")
 """Fields that change where a result is or how it is kept, not what it is."""
 
 Measure = Callable[[Tensor, "Measured"], dict[str, float]]

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from causerie.chat.errors import invalid, not_found
 from causerie.core import CauserieError
+from causerie.serve import tokens_since
 from causerie.store import Store, accounts, new_id, now, sessions, usage, users
 
 Role = Literal["admin", "member"]
@@ -206,10 +207,7 @@ class Accounts:
             )
 
     def _used_today(self) -> dict[str, int]:
-        tokens = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
-        today = now() // DAY * DAY
-        query = select(usage.c.key_id, tokens.label("tokens")).where(usage.c.time >= today).group_by(usage.c.key_id)
-        return {row.key_id: int(row.tokens) for row in self.store.read(query) if row.key_id}
+        return tokens_since(self.store, now() // DAY * DAY, usage.c.key_id)
 
     def _row(self, where: Any) -> Any:
         query = select(accounts, users.c.role).join(users, users.c.id == accounts.c.user)

@@ -265,8 +265,9 @@ async def get_teach(request: Request) -> Response:
 
 
 async def get_improve(request: Request) -> Response:
-    """What the improvement is doing or found."""
-    return _json(await run_in_threadpool(_context(request).improver.progress))
+    """What the improvement under way is doing, or the last one (of `model`, where given) found."""
+    model = _model(request) if request.query_params.get("model") else ""
+    return _json(await run_in_threadpool(_context(request).improver.progress, model))
 
 
 async def start_improve(request: Request) -> Response:
@@ -302,7 +303,9 @@ async def roll_back(request: Request) -> Response:
         raise CauserieError(
             "CAU-6105", "an improvement is under way", where="rollback", fix="wait for its verdict, or stop it"
         )
-    return _json(await versions.let_answer(context.store, context.workspace, context.pool, body.version))
+    answers = await versions.let_answer(context.store, context.workspace, context.pool, body.version)
+    context.trials.nudge()  # a trial against the version before is over
+    return _json(answers)
 
 
 async def end_trial(request: Request) -> Response:

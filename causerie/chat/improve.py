@@ -117,28 +117,38 @@ class Improver:
                 log.exception("the promoted version could not be loaded")
                 self._not_loaded = _not_loaded(error)
 
-    def progress(self) -> dict[str, Any]:
-        """What the newest improvement is doing or found.
+    def progress(self, model: str = "") -> dict[str, Any]:
+        """What the newest improvement is doing or found: the one under way, whosever it is; else of `model`, if given.
 
         Returns:
             `status` ("idle", "starting", "running", "done", "refused", "failed" or "stopped"), `model`, `run`, the
             figures of `runs.progress_of`, `gate` (rows or None), `verdict` (or None), `error` and `log` (of a failure).
         """
-        state = self._newest()
+        state = self._newest(model)
+        own = self._owns(model)
         events = self._round(state) if state else []
         gate, verdict = _last(events, "gate"), _last(events, "verdict")
-        status = self._status(state)
+        status = self._status(state, own)
         failed = status in ("failed", "stopped")
         return {
             "status": status,
-            "model": self._model or (state or {}).get("name"),
+            "model": self._model if own else (state or {}).get("name"),
             "run": state["id"] if state else None,
             **self._figures(events),
             "gate": gate.get("rows") if gate else None,
             "verdict": verdict,
-            "error": ((state or {}).get("error") or self._answered_error()) if failed else self._not_loaded,
-            "log": self._log_tail() if failed else "",
+            "error": self._error(state, own, failed),
+            "log": self._log_tail() if failed and own else "",
         }
+
+    def _owns(self, model: str) -> bool:
+        """Whether this server's last child is what is asked for: one that runs is, whosever round it is."""
+        return self._process is not None and (self.running or not model or self._model == model)
+
+    def _error(self, state: Mapping[str, Any] | None, own: bool, failed: bool) -> dict[str, Any] | None:
+        if not failed:
+            return self._not_loaded if own else None
+        return (state or {}).get("error") or (self._answered_error() if own else None)
 
     def _figures(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Progress of the round; a stage that names its own run is followed there."""
@@ -158,21 +168,21 @@ class Improver:
         ends = [index for index, event in enumerate(events[:-1]) if event.get("event") == "verdict"]
         return events[ends[-1] + 1 :] if ends else events
 
-    def _status(self, state: Mapping[str, Any] | None) -> str:
-        own = self._process is not None
+    def _status(self, state: Mapping[str, Any] | None, own: bool) -> str:
         if self.running:
             return "running" if state else "starting"
         if own and state is None:
             return "stopped" if self._exit == 75 else "failed"
         return str(state["status"]) if state else "idle"
 
-    def _newest(self) -> dict[str, Any] | None:
-        """State of this server's improvement once it has a run folder, else the newest one there is."""
+    def _newest(self, model: str = "") -> dict[str, Any] | None:
+        """State of this server's improvement once it has a run folder, else the newest one there is (of `model`)."""
         states = self._states()
-        if self._process is not None:
+        if self._process is not None and self._owns(model):
             pid = self._process.pid
             return next((state for state in states if state.get("pid") == pid), None)
-        return states[0] if states else None
+        elsewhere = next((state for state in states if state["status"] == "running"), None)
+        return elsewhere or next((state for state in states if not model or state.get("name") == model), None)
 
     def _states(self) -> list[dict[str, Any]]:
         states = []

@@ -48,6 +48,7 @@ def version_card(store: Store, workspace: Path, version: Version) -> dict[str, A
         "version": version.ref,
         "status": version.status,
         "promoted": version.status == "promoted",
+        "answered": version.promoted is not None,
         "created": version.created,
         "kind": version.kind,
         "key": version.key,
@@ -59,8 +60,13 @@ def version_card(store: Store, workspace: Path, version: Version) -> dict[str, A
         "gate": finite(version.card.get("gate")),
         "verdict": version.card.get("verdict"),
         "canary": _trial(store, version),
-        "data": [{"kind": node.kind, "name": node.name, "key": node.key} for node in sources.values()],
+        "data": [{"kind": node.kind, "name": _shown_name(node), "key": node.key} for node in sources.values()],
     }
+
+
+def _shown_name(node: Lineage) -> str:
+    """A file of which only the digest is known is told by what it was to the artifact that read it."""
+    return node.role if node.kind == "input" and node.key.startswith(node.name) else node.name
 
 
 def _votes_used(version: Version, training: Sequence[Lineage]) -> int | None:

@@ -16,13 +16,21 @@ from causerie.chat.passages import ChatMessages
 from causerie.chat.shapes import Choice, Edit, Thumb
 from causerie.chat.turns import Draft, Turn
 from causerie.core import CauserieError
-from causerie.feedback import Exposure, Signal, feedback_stats, get_exposure, record_exposure, record_signal
+from causerie.feedback import (
+    Exposure,
+    FeedbackStats,
+    Signal,
+    feedback_stats,
+    get_exposure,
+    record_exposure,
+    record_signal,
+)
 from causerie.hub import list_versions
-from causerie.loop import used_before
+from causerie.loop import ImproveConfig, used_before
 from causerie.store import Store, exposures, new_id, now, signals
 
-WIN_RATE: Final = "60%"
-"""The advantage that a round should be able to see; see `feedback.pairs_needed`."""
+WIN_RATE: Final = "65%"
+"""The advantage that a first round should be able to see; see `feedback.feedback_stats`."""
 
 
 def record_answers(store: Store, turn: Turn, prompt: ChatMessages, drafts: Sequence[Draft]) -> list[str]:
@@ -124,20 +132,38 @@ def teach_stats(store: Store, workspace: Path, model: str) -> dict[str, Any]:
     """
     rows = store.read(select(signals))
     used = used_before(store, workspace, model, settled=False)
-    last = max((one.created for one in list_versions(store, model) if one.card.get("preferences")), default=0.0)
+    rounds = [one for one in list_versions(store, model) if one.card.get("preferences")]
+    newest = max(rounds, key=lambda one: one.created, default=None)
+    last = newest.created if newest else 0.0
     standing = [row for row in rows if row.withdrawn is None]
     fresh = [row for row in standing if row.id not in used and (row.created > last or not _is_tie(row.kind, row.value))]
     kept = {(row.user, row.exposure_id, row.kind) for row in standing}
     stats = feedback_stats(store, used=used)
+    start = max(0, ImproveConfig.min_votes - stats.new_usable)
     return {
         "model": model,
         "counts": dict(Counter(_counted_as(row.kind, row.value) for row in standing)),
         "since": dict(Counter(_counted_as(row.kind, row.value) for row in fresh)),
         "withdrawn": sum(1 for row in rows if (row.user, row.exposure_id, row.kind) not in kept),
-        "new_pairs": stats.new_pairs,
-        "needed": stats.needed[WIN_RATE],
-        "missing": stats.missing[WIN_RATE],
+        **_outlook(stats, newest.card if newest else {}),
+        "to_start": start,
     }
+
+
+def _outlook(stats: FeedbackStats, last: Mapping[str, Any]) -> dict[str, Any]:
+    """The votes that let the next round tell something: how many there are, how many it takes, how many are missing.
+
+    Where the last round had too little evidence, what its gate asked for, and the votes since; else what it takes to
+    tell a version that wins `WIN_RATE` of the time, and all votes there are. Pairs or thumbs, as a round is judged by
+    one kind of them; those it learns from count too.
+    """
+    asked = last.get("missing_votes")
+    if asked:
+        by_thumbs = any(row["metric"] == "agreement" and row["promise"] for row in last.get("gate", ()))
+        have, needed = (stats.new_unpaired if by_thumbs else stats.new_pairs), int(asked)
+    else:
+        have, needed = max(stats.pairs, stats.unpaired), stats.needed[WIN_RATE]
+    return {"votes": have, "needed": needed, "missing": max(0, needed - have), "asked_by_gate": bool(asked)}
 
 
 def _counted_as(kind: str, value: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from causerie.core import CauserieError
+
 SUITES: Final = (
     "bits_per_byte", "answer_loss", "preference", "votes", "ending", "sycophancy", "over_refusal", "ifeval", "choice",
     "last_word",
@@ -70,6 +72,32 @@ class EvalConfig:
     out: Path | None = None
     """Write the artifact exactly here instead of in the workspace."""
 
+    def check(self) -> None:
+        """Refuse numbers that cannot be, before a model is loaded.
+
+        Raises:
+            CauserieError: CAU-4210 naming the field.
+        """
+        for field, (least, most) in _RANGES.items():
+            value = getattr(self, field)
+            if not least <= value <= most:
+                fix = f"give a number from {least:g} to {most:g}"
+                raise CauserieError("CAU-4210", f"{field} is {value!r}", where=field, fix=fix)
+        if not 0 < self.confidence < 1:
+            cause, fix = f"confidence is {self.confidence!r}", "give a number between 0 and 1, such as 0.95"
+            raise CauserieError("CAU-4210", cause, where="confidence", fix=fix)
+
     def limit_of(self, suite: str) -> int:
         """At most so many items of a suite's file; 0 means all."""
         return (self.limits or {}).get(suite, self.limit)
+
+
+_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "limit": (0, 1e12),
+    "max_length": (2, 1e9),
+    "max_tokens": (1, 1e9),
+    "batch_tokens": (1, 1e9),
+    "temperature": (0, 100),
+    "seed": (0, 2**63 - 1),
+}
+"""Field of `EvalConfig` → its least and largest value."""

@@ -14,5 +14,6 @@ ERRORS: Final = {
     "CAU-4207": "A multiple-choice table has columns of no known set.",
     "CAU-4208": "A statistic was asked of too few or impossible values.",
     "CAU-4209": "A model gives log-probabilities that are not numbers.",
+    "CAU-4210": "A setting of an evaluation is out of range.",
 }
 """Code → one-line meaning."""

@@ -52,8 +52,10 @@ def evaluate(config: EvalConfig, workspace: Path) -> EvalReport:
     suite that was finished for this model on these data, before a stop or in an earlier comparison, is not run again.
 
     Raises:
-        CauserieError: CAU-4201 for an unknown suite, CAU-4202 for a suite without data, and what the suites raise.
+        CauserieError: CAU-4201 for an unknown suite, CAU-4202 for a suite without data, CAU-4210 for a number that
+            cannot be, and what the suites raise.
     """
+    config.check()
     config = with_data(config)
     key = _key(config, {"intervals": config.confidence, "against": str(config.against is not None)})
     there = existing_artifact(config.out, workspace, "evaluation", config.name, key)

@@ -1,6 +1,6 @@
 """What people said: exposures, votes, choices and edits; import, export, caps, erasure, training sets. No torch."""
 
-from causerie.feedback.config import FeedbackExportConfig, FeedbackImportConfig, TrainingSetConfig
+from causerie.feedback.config import JUDGED, FeedbackExportConfig, FeedbackImportConfig, TrainingSetConfig
 from causerie.feedback.dataset import training_set
 from causerie.feedback.derive import is_held_out
 from causerie.feedback.erase import Erasure, erase_user
@@ -13,6 +13,7 @@ from causerie.feedback.stats import FeedbackStats, feedback_stats, pairs_needed
 
 __all__ = [
     "ERRORS",
+    "JUDGED",
     "REASONS",
     "BadRow",
     "Erasure",

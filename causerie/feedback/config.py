@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from causerie.core import CauserieError
+
+JUDGED: Final = 0.25
+"""Share of the votes that a round keeps to judge its candidate by, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,14 @@ class FeedbackImportConfig:
 
     limit: int = 0
     """Most rows taken from each file; 0 takes all."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be.
+
+        Raises:
+            CauserieError: CAU-1308 naming the field.
+        """
+        _in_range(self, "limit")
 
 
 @dataclass(frozen=True)
@@ -81,3 +95,20 @@ class TrainingSetConfig:
 
     regenerate_weight: float = 0.5
     """Weight of a kept-against-discarded pair: throwing an answer away says less than choosing."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be.
+
+        Raises:
+            CauserieError: CAU-1308 naming the field.
+        """
+        _in_range(self, "max_per_user", "max_imported", "regenerate_weight")
+        _in_range(self, "held_out", most=1.0)
+
+
+def _in_range(config: object, *fields: str, most: float = 1e12) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if not (math.isfinite(value) and 0 <= value <= most):
+            fix = f"give a number from 0 to {most:g}"
+            raise CauserieError("CAU-1308", f"{field} is {value!r}", where=field, fix=fix)

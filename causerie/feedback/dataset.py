@@ -40,8 +40,9 @@ def training_set(config: TrainingSetConfig, workspace: Path, store: Store | None
         store: an open store to read; the workspace's own when not given.
 
     Raises:
-        CauserieError: CAU-1306 when no signal can be used, CAU-1307 for a bad do-not-train list.
+        CauserieError: CAU-1306 when no signal can be used, CAU-1307 for a bad do-not-train list, CAU-1308.
     """
+    config.check()
     if store is None:
         with open_store(workspace) as opened:
             return training_set(config, workspace, opened)

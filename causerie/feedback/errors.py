@@ -12,5 +12,6 @@ ERRORS: Final = {
     "CAU-1305": "A feedback file cannot be read, or holds nothing that can be imported.",
     "CAU-1306": "There is no usable feedback to train on.",
     "CAU-1307": "A do-not-train list, or a file of questions kept apart, cannot be read.",
+    "CAU-1308": "A setting of a feedback command is out of range.",
 }
 """Codes raised by this room and what each means."""

@@ -76,8 +76,9 @@ def import_feedback(config: FeedbackImportConfig, workspace: Path, store: Store 
         store: an open store to write to instead.
 
     Raises:
-        CauserieError: CAU-1305 when a file cannot be read or none of the rows could be imported.
+        CauserieError: CAU-1305 when a file cannot be read or none of the rows could be imported, CAU-1308.
     """
+    config.check()
     if store is None:
         with open_store(workspace) as opened:
             return import_feedback(config, workspace, opened)
@@ -88,7 +89,11 @@ def import_feedback(config: FeedbackImportConfig, workspace: Path, store: Store 
         _import_file(store, path, origin, config.limit, erased, result)
     if result.rows == result.bad:
         reason = result.bad_rows[0].reason if result.bad_rows else "the files are empty"
-        where = f"{result.bad_rows[0].file}:{result.bad_rows[0].line}" if result.bad_rows else str(config.sources)
+        where = (
+            f"{result.bad_rows[0].file}:{result.bad_rows[0].line}"
+            if result.bad_rows
+            else ", ".join(map(str, config.sources))
+        )
         raise CauserieError("CAU-1305", f"no row could be imported: {reason}", where=where, fix="check the file's form")
     return result
 

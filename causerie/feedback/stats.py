@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import func, select
 
 from causerie.core import list_artifacts
+from causerie.feedback.config import JUDGED
 from causerie.feedback.derive import derive
 from causerie.feedback.standing import Records, load_records, standing
 from causerie.store import Store, exposures
@@ -24,7 +25,11 @@ WIN_RATES: Final = (0.60, 0.65)
 
 @dataclass(frozen=True)
 class FeedbackStats:
-    """Counts of the feedback recorded; `needed` and `missing` map a win rate such as "60%" to numbers of pairs."""
+    """Counts of the feedback recorded.
+
+    `needed` maps a win rate such as "60%" to the pairs in all of which a round keeps enough (`JUDGED`) to tell such a
+    version from an equal one; `missing` is what the usable pairs fall short of that.
+    """
 
     exposures: int
     signals: int
@@ -38,7 +43,10 @@ class FeedbackStats:
     unpaired: int
     sft: int
     new_signals: int
+    new_usable: int
+    """New signals that a round could learn from or be judged by: ties and the like are none."""
     new_pairs: int
+    new_unpaired: int
     needed: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
 
@@ -75,8 +83,8 @@ def feedback_stats(
     if used is None:
         used = _used_signals(workspace) if workspace else ()
     fresh = [signal for signal in usable.signals if signal.id not in used]
-    new_pairs = len(derive(Records(usable.exposures, fresh)).pairs)
-    needed = {f"{rate:.0%}": pairs_needed(rate) for rate in WIN_RATES}
+    new = derive(Records(usable.exposures, fresh))
+    needed = {f"{rate:.0%}": math.ceil(pairs_needed(rate) / JUDGED) for rate in WIN_RATES}
     return FeedbackStats(
         exposures=store.read(select(func.count()).select_from(exposures).where(exposures.c.prompt_key != ""))[0][0],
         signals=len(records.signals),
@@ -90,9 +98,11 @@ def feedback_stats(
         unpaired=len(derived.unpaired),
         sft=len(derived.sft),
         new_signals=len(fresh),
-        new_pairs=new_pairs,
+        new_usable=len(set(derived.signal_ids()).difference(used)),
+        new_pairs=len(new.pairs),
+        new_unpaired=len(new.unpaired),
         needed=needed,
-        missing={rate: max(0, count - new_pairs) for rate, count in needed.items()},
+        missing={rate: max(0, count - len(derived.pairs)) for rate, count in needed.items()},
     )
 
 

@@ -29,6 +29,8 @@ class Site:
     outputs: tuple[int, ...]
     """Outputs of each of its layers."""
     n_in: int
+    order: Tensor | None = None
+    """Which of the joined outputs comes where; None: as they are."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class Adapter:
     """Never used again, so that cached blocks of an adapter loaded later under the same name are not mixed up."""
     terms: dict[Key, tuple[Tensor, Tensor]]
 
+    def add(self, key: Key, x: Tensor, out: Tensor) -> None:
+        """Add its term of a site, if it has one, to `out` (..., out) in place, given the site's input `x` (..., in)."""
+        term = self.terms.get(key)
+        if term is not None:
+            down, up = term
+            out += (x.to(down.dtype) @ down.T @ up).to(out.dtype)
+
 
 class Lanes:
     """The model's sites, the loaded adapters, and which rows of the current step belong to whom."""
@@ -50,14 +59,16 @@ class Lanes:
         self._uids = itertools.count(1)
         self.rows: list[tuple[Adapter, int, int]] = []
         """Adapter, first row and row after the last, of the step being computed."""
+        self.wanted: Tensor | None = None
+        """Rows of the step whose hidden states are asked for; None: all of them."""
 
-    def register(self, names: Key, outputs: Sequence[int], n_in: int) -> Key:
-        """Tell of a product of the model; returns its key."""
-        self.sites[names] = Site(tuple(outputs), n_in)
+    def register(self, names: Key, outputs: Sequence[int], n_in: int, order: Tensor | None = None) -> Key:
+        """Tell of a product of the model, as a `Site`; returns its key."""
+        self.sites[names] = Site(tuple(outputs), n_in, order)
         return names
 
-    def plan(self, counts: Sequence[tuple[Adapter | None, int]]) -> None:
-        """Note the step's rows: an adapter, or None, and a number of rows each, in order."""
+    def plan(self, counts: Sequence[tuple[Adapter | None, int]], wanted: Sequence[int] | None = None) -> None:
+        """Note the step's rows: an adapter, or None, and a number of rows each, in order; and which are wanted."""
         self.rows, first = [], 0
         for adapter, count in counts:
             last = first + count
@@ -66,15 +77,13 @@ class Lanes:
                     first = self.rows.pop()[1]
                 self.rows.append((adapter, first, last))
             first = last
+        # Rows of adapters are told by their places, so with any all are computed; with none wanted one is.
+        self.wanted = None if wanted is None or self.rows else torch.tensor(wanted or [0])
 
     def add(self, key: Key, x: Tensor, out: Tensor) -> None:
         """Add the step's low-rank terms of a site to `out` (1, N, out) in place, given its input `x` (1, N, in)."""
         for adapter, first, last in self.rows:
-            term = adapter.terms.get(key)
-            if term is not None:
-                down, up = term
-                narrow = x[0, first:last].to(down.dtype) @ down.T
-                out[0, first:last] += (narrow @ up).to(out.dtype)
+            adapter.add(key, x[0, first:last], out[0, first:last])
 
     def find(self, name: str | None) -> Adapter | None:
         """The adapter of a name, None for None.
@@ -132,7 +141,10 @@ class Lanes:
                 downs.append(down)
                 ups.append(wide)
             first += n_out
-        return (torch.cat(downs), torch.cat(ups)) if downs else None
+        if not downs:
+            return None
+        joined = torch.cat(ups)
+        return torch.cat(downs), joined if site.order is None else joined[:, site.order]
 
 
 def read_terms(folder: Path, shape: ModelShape) -> dict[str, tuple[Tensor, Tensor]]:

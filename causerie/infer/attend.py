@@ -31,6 +31,10 @@ EVEN: Final = 16
 depends on the remainder, and a sequence alone is to get what it gets beside longer ones, bit for bit in bfloat16."""
 
 
+_ANY_NUMBER: Final = nullcontext()
+"""Of threads."""
+
+
 class KeyValueCache:
     """Keys and values of all blocks: per layer one tensor `(2, n_blocks, block_size, Hkv, Dh)`."""
 
@@ -50,12 +54,15 @@ class KeyValueCache:
         self.block_size, self.n_blocks = block_size, n_blocks
         self.dtype, self.device = dtype, device
         self._flat = [layer.view(2, -1, n_kv_head, head_dim) for layer in self.layers]
+        self._parts = [flat.unbind() for flat in self._flat]
 
-    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+    def write(self, layer: int, slots: Tensor | slice, keys: Tensor, values: Tensor) -> None:
         """Put keys and values `(N, Hkv, Dh)` at `slots` `(N,)` = block * block_size + offset."""
-        flat = self._flat[layer]
-        flat[0].index_copy_(0, slots, keys)
-        flat[1].index_copy_(0, slots, values)
+        for part, new in zip(self._parts[layer], (keys, values), strict=True):
+            if isinstance(slots, slice):
+                part[slots] = new
+            else:
+                part.index_copy_(0, slots, new)
 
     def read(self, layer: int, view: View, n_rows: int) -> tuple[Tensor, Tensor]:
         """Keys and values, each `(n_rows, Hkv, S, Dh)`, of what a view shows."""
@@ -100,7 +107,7 @@ class BlockAttend:
     def __init__(
         self,
         cache: KeyValueCache,
-        slots: Tensor,
+        slots: Tensor | slice,
         groups: list[Group],
         windows: Many[int | None],
         scale: float,
@@ -123,7 +130,7 @@ class BlockAttend:
         asked = q[0, :, group.first : group.first + rows]
         folded = asked.reshape(n_kv_head, -1, rows, head_dim).permute(2, 0, 1, 3)
         # Alone, its matrix products would share their sums among the threads: other bits than beside others.
-        with threads_set(1) if rows * n_kv_head == 1 else nullcontext():
+        with threads_set(1) if rows * n_kv_head == 1 and torch.get_num_threads() > 1 else _ANY_NUMBER:
             out = scaled_dot_product_attention(folded, keys, values, attn_mask=view.mask, scale=self.scale)
         return out.permute(1, 2, 0, 3).reshape(1, n_head, rows, head_dim)
 
@@ -153,7 +160,9 @@ def plan_attend(cache: KeyValueCache, work: Many[Work], windows: Many[int | None
     for items in grouped:
         groups.append(_group(cache, first, items, set(windows)))
         first += len(items) * items[0].count
-    slots = torch.tensor([slot for item in work for slot in _slots(item, cache.block_size)], device=cache.device)
+    places = [slot for item in work for slot in _slots(item, cache.block_size)]
+    straight = len(places) > 1 and _consecutive(places)  # copied as a whole: in a fifth of the time
+    slots = slice(places[0], places[-1] + 1) if straight else torch.tensor(places, device=cache.device)
     return BlockAttend(cache, slots, groups, windows, scale)
 
 

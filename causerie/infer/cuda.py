@@ -18,7 +18,6 @@ from torch import Tensor
 
 from causerie.infer.attend import KeyValueCache
 from causerie.infer.scheduler import Work
-from causerie.model import Transformer
 
 GRAPH_SIZES: Final = (1, 2, 4, 8, *range(16, 513, 16))
 """Decode batches that are captured; others are padded up to the next."""
@@ -112,7 +111,12 @@ class CapturedDecode:
     """
 
     def __init__(
-        self, model: Transformer, cache: KeyValueCache, windows: Many[int | None], scale: float, most_blocks: int
+        self,
+        model: Callable[..., Tensor],
+        cache: KeyValueCache,
+        windows: Many[int | None],
+        scale: float,
+        most_blocks: int,
     ) -> None:
         kernel = paged_attention()
         assert kernel is not None

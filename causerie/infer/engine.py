@@ -25,7 +25,7 @@ from causerie.infer.config import EngineConfig
 from causerie.infer.grammar import Grammars
 from causerie.infer.loading import folder_stop_ids, tokenizer_folder
 from causerie.infer.outcome import allowed_ids, event_of, generates
-from causerie.infer.prompts import read_prompts
+from causerie.infer.prompts import read_prompts, reads_prompt
 from causerie.infer.request import Event, Finish, Pooling, Sampling
 from causerie.infer.runner import ModelRunner
 from causerie.infer.sampler import Choice, Row, sample
@@ -198,17 +198,20 @@ class Engine:
     def run(self, batch: Batch) -> Choice:
         """Second call of a step: compute all planned tokens in one pass, and sample where a sequence's next is due."""
         work = batch.ordered()
-        hidden = self.runner.hidden(work)
-        read_prompts(work, hidden, self.runner.head)
         due, last = [], -1
         for item in work:
             last += item.count
             if item.samples and generates(item.sequence):
                 due.append((last, item.sequence))
+        rows = [row for row, _ in due]
+        if any(reads_prompt(item) for item in work):
+            hidden = self.runner.hidden(work)
+            read_prompts(work, hidden, self.runner.head)
+            hidden = hidden[rows]
+        else:
+            hidden = self.runner.hidden(work, rows)
         if not due:
             return Choice([], [])
-        if len(due) < len(hidden):
-            hidden = hidden[[row for row, _ in due]]
         return sample(self.runner.head(hidden).float(), [self._row(sequence) for _, sequence in due])
 
     def postprocess(self, batch: Batch, choice: Choice) -> list[Event]:

@@ -1,63 +1,34 @@
-"""A loaded model made lean for decoding: fewer and larger operators, weights in 8 bits where asked for.
+"""A loaded model made lean for inference: fewer and larger operators, weights packed, in 8 bits where asked for.
 
-At batch 1 a small model's time is half operators' overhead. Projections that read the same input become one product
-(query, key and value; gate and up), queries and keys are normed and rotated together, and with int8 everything
-between the products is float32, so that nothing is converted. The modules are replaced in place and keep their
-signatures: `Transformer.forward` and every family's order of norms stay what they are.
+A small model's time is half operators and memory between its products. Projections that read the same input become one
+product (query, key and value; gate and up), queries and keys are normed and turned together, the residual stream and
+all that lies between two products is float32, so that little is converted, and of the last layer only those rows are
+computed that somebody asks for. Numbers are the model's own up to rounding, in every family and order of norms.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from causerie.infer.adapters import Lanes
-from causerie.infer.int8 import Int8Linear, check_int8
-from causerie.infer.packed import PackedLinear, packs
-from causerie.model import MLP, Attend, Attention, RMSNorm, Transformer, activate, rotate
+from causerie.infer.int8 import check_int8
+from causerie.infer.lean_mlp import lean_mlp
+from causerie.infer.packed import LeanLinear
+from causerie.model import Attend, Attention, RMSNorm, Transformer, rotation
 
-Turn = tuple[Tensor, Tensor] | None
-GELU: Final = math.sqrt(2 / math.pi)
-
-
-class LeanLinear:
-    """Linear layers with a common input as one product, plus the low-rank terms of the step's adapters.
-
-    Args:
-        names: full names of the layers, in the order of the outputs.
-        layers: the layers.
-        lanes: where each step says which rows belong to which adapter.
-        int8: 8-bit weights.
-    """
-
-    def __init__(self, names: tuple[str, ...], layers: list[nn.Linear], lanes: Lanes, int8: bool) -> None:
-        weights: list[Tensor] = [layer.weight for layer in layers]
-        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        biases: list[Tensor] = [layer.bias for layer in layers]
-        bias = None if layers[0].bias is None else torch.cat(biases)
-        self.lanes = lanes
-        self.key = lanes.register(names, [layer.out_features for layer in layers], layers[0].in_features)
-        self.packed: Int8Linear | PackedLinear | None = None
-        if int8 or packs(weight):
-            self.packed = Int8Linear(weight, bias) if int8 else PackedLinear(weight, bias)
-        bare = self.packed is None
-        self.weight = weight.detach() if bare else None
-        self.bias = bias.detach() if bare and bias is not None else None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(..., in) → (..., sum of out)."""
-        out = self.packed(x) if self.packed is not None else F.linear(x, cast(Tensor, self.weight), self.bias)
-        if self.lanes.rows:
-            self.lanes.add(self.key, x, out)
-        return out
+Turn = Tensor | None
+"""A layer's rotation: (1, N, 1, dim/2) complex, of length 1; None where positions are learned."""
+Layer = Callable[[Tensor], Tensor]
 
 
 class LeanNorm:
-    """The model's RMSNorm over the last dimension, in four passes (torch's own takes seven on processors).
+    """The model's RMSNorm over the last dimension, in three passes (torch's own takes seven on processors).
 
     Args:
         weight: what is multiplied with in the end, offset added.
@@ -71,10 +42,39 @@ class LeanNorm:
         self.floor = torch.tensor(math.sqrt(size * eps), device=weight.device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(..., size) → the same shape and type; computed in float32."""
+        """(..., size) of any type → the same shape in float32."""
         wide = x.float()
-        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        return (wide / torch.hypot(length, self.floor)).mul_(self.weight).type_as(x)
+        return (wide / self._length(wide)).mul_(self.weight)
+
+    def of_own(self, x: Tensor) -> Tensor:
+        """The same of a tensor that nobody needs any more: in its memory, if it is float32."""
+        wide = x.float()
+        return wide.div_(self._length(wide)).mul_(self.weight)
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + norm(y) in x's memory, in float32; y is of any type, and nobody needs it any more."""
+        wide = y.float()
+        return x.addcmul_(wide.div_(self._length(wide)), self.weight)
+
+    def _length(self, wide: Tensor) -> Tensor:
+        return torch.hypot(torch.linalg.vector_norm(wide, dim=-1, keepdim=True), self.floor)
+
+
+class LeanLayerNorm:
+    """The model's LayerNorm, in float32."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        self.size, self.eps = norm.normalized_shape, norm.eps
+        self.weight = norm.weight.detach().float()
+        self.bias = None if norm.bias is None else norm.bias.detach().float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., size) of any type → the same shape in float32."""
+        return F.layer_norm(x.float(), self.size, self.weight, self.bias, self.eps)
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + norm(y) in x's memory."""
+        return x.add_(self(y))
 
 
 def lean_norm(*norms: tuple[RMSNorm, int]) -> LeanNorm:
@@ -86,112 +86,173 @@ def lean_norm(*norms: tuple[RMSNorm, int]) -> LeanNorm:
     return LeanNorm(torch.cat(wide), norms[0][0].eps)
 
 
+def lean_norm_of(module: nn.Module) -> LeanNorm | LeanLayerNorm:
+    """The lean form of a block's norm."""
+    return lean_norm((module, 1)) if isinstance(module, RMSNorm) else LeanLayerNorm(cast(nn.LayerNorm, module))
+
+
+def turn_heads(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotate heads (1, N, H, head_dim) float32 in place: pairs of numbers side by side, times complex numbers."""
+    count = turn.shape[-1]
+    turned = x if x.shape[-1] == 2 * count else x[..., : 2 * count]
+    torch.view_as_complex(turned.view(1, x.shape[1], -1, count, 2)).mul_(turn)
+    return x
+
+
+def side_by_side(head_dim: int, turned: int) -> Tensor:
+    """A head's dimensions in the order in which `turn_heads` wants them, from that of `model.rotate`: the pairs (i, i +
+    turned/2) side by side, then those beyond `turned`. Queries and keys in the same order have the same products.
+    """
+    pairs = torch.arange(turned).view(2, -1).T.flatten()
+    return torch.cat((pairs, torch.arange(turned, head_dim)))
+
+
 class LeanAttention:
-    """`model.parts.Attention` with one projection, one norm and one rotation for queries and keys together."""
-
-    def __init__(self, attention: Attention, name: str, lanes: Lanes, int8: bool, cache_dtype: torch.dtype) -> None:
-        parts = ("qkv_proj",) if attention.fused else ("q_proj", "k_proj", "v_proj")
-        names = tuple(f"{name}.{part}" for part in parts)
-        self.qkv_proj = LeanLinear(names, [getattr(attention, part) for part in parts], lanes, int8)
-        self.o_proj = LeanLinear((f"{name}.o_proj",), [attention.o_proj], lanes, int8)
-        self.layer, self.head_dim, self.cache_dtype = attention.layer, attention.head_dim, cache_dtype
-        self.n_head = attention.o_proj.in_features // attention.head_dim
-        self.n_kv_head = (self.qkv_proj_size(attention) // attention.head_dim - self.n_head) // 2
-        self.norm: LeanNorm | None = None
-        if isinstance(attention.q_norm, RMSNorm):
-            self.norm = lean_norm((attention.q_norm, self.n_head), (cast(RMSNorm, attention.k_norm), self.n_kv_head))
-
-    @staticmethod
-    def qkv_proj_size(attention: Attention) -> int:
-        """Outputs of the three projections together."""
-        return sum(attention.sizes)
-
-    def __call__(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
-        """(1, N, D) → (1, N, D)."""
-        heads = self.qkv_proj(x).view(*x.shape[:-1], -1, self.head_dim)
-        n_turned = self.n_head + self.n_kv_head
-        qk, v = heads[:, :, :n_turned], heads[:, :, n_turned:].transpose(1, 2)
-        if self.norm is not None:
-            qk = self.norm(qk)
-        qk = qk.transpose(1, 2)
-        if turn is not None:
-            qk = rotate(qk, *turn)
-        qk = qk.to(self.cache_dtype)
-        mixed = attend(self.layer, qk[:, : self.n_head], qk[:, self.n_head :], v.to(self.cache_dtype))
-        return self.o_proj(mixed.transpose(1, 2).reshape(*x.shape[:-1], -1).to(x.dtype))
-
-
-class LeanMLP:
-    """`model.parts.MLP` with one product for gate and up."""
-
-    def __init__(self, mlp: MLP, name: str, lanes: Lanes, int8: bool) -> None:
-        parts = ("gate_up_proj",) if mlp.fused else ("gate_proj", "up_proj") if mlp.gated else ("up_proj",)
-        names = tuple(f"{name}.{part}" for part in parts)
-        self.up_proj = LeanLinear(names, [getattr(mlp, part) for part in parts], lanes, int8)
-        self.down_proj = LeanLinear((f"{name}.down_proj",), [mlp.down_proj], lanes, int8)
-        self.gated, self.activation = mlp.gated, mlp.activation
-        self.slope = torch.tensor(2 * GELU)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(..., D) → (..., D)."""
-        wide = self.up_proj(x)
-        if not self.gated:
-            return self.down_proj(self._activate(wide))
-        gate, up = wide.chunk(2, dim=-1)
-        return self.down_proj(self._activate(gate).mul_(up))
-
-    def _activate(self, x: Tensor) -> Tensor:
-        """`activate`; GELU's tanh form by the sigmoid that it equals: for many numbers in a third of the time."""
-        if self.activation != "gelu_tanh" or x.device.type != "cpu":
-            return activate(x, self.activation)
-        wide = x.float()  # 1 + tanh(u) = 2 sigmoid(2 u)
-        inner = torch.addcmul(self.slope, wide, wide, value=2 * 0.044715 * GELU).mul_(wide)
-        return inner.sigmoid_().mul_(wide).type_as(x)
-
-
-class WideEmbedding:
-    """An embedding whose rows come out in float32, whatever they are kept in."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight.detach()
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        """(B, T) → (B, T, D) float32."""
-        return F.embedding(ids, self.weight).float()
-
-
-def make_lean(model: Transformer, lanes: Lanes, *, int8: bool) -> None:
-    """Replace a model's layers in place by their lean forms; the model can only be run afterwards, not trained.
+    """`model.parts.Attention` with one projection, one norm and one rotation for queries and keys together.
 
     Args:
-        model: as loaded, adapters merged.
-        lanes: told the names of all linear layers.
-        int8: 8-bit linear layers, float32 between them.
+        attention: the module.
+        name: its full name.
+        turned: how many dimensions of a head are rotated.
+        lanes: told the names of its layers.
+        int8: 8-bit weights.
+        cache_dtype: type of keys and values.
+    """
+
+    def __init__(
+        self, attention: Attention, name: str, turned: int, lanes: Lanes, int8: bool, cache_dtype: torch.dtype
+    ) -> None:
+        parts = ("qkv_proj",) if attention.fused else ("q_proj", "k_proj", "v_proj")
+        names = tuple(f"{name}.{part}" for part in parts)
+        self.layer, self.head_dim, self.cache_dtype = attention.layer, attention.head_dim, cache_dtype
+        self.n_head, n_kv_head, _ = (size // self.head_dim for size in attention.sizes)
+        self.n_turned = self.n_head + n_kv_head
+        within = side_by_side(self.head_dim, turned)
+        order = torch.arange(sum(attention.sizes)).view(-1, self.head_dim)
+        order[: self.n_turned] = order[: self.n_turned, within]
+        layers = [getattr(attention, part) for part in parts]
+        self.qkv_proj = LeanLinear(names, layers, lanes, int8, order.flatten())
+        self.o_proj = LeanLinear((f"{name}.o_proj",), [attention.o_proj], lanes, int8)
+        self.norm: LeanNorm | None = None
+        if isinstance(attention.q_norm, RMSNorm):
+            self.norm = lean_norm((attention.q_norm, self.n_head), (cast(RMSNorm, attention.k_norm), n_kv_head))
+            self.norm.weight = self.norm.weight[:, within]
+
+    def __call__(self, x: Tensor, turn: Turn, attend: Attend, rows: Tensor | None = None) -> Tensor:
+        """(1, N, D) → (1, N, D), or (1, n, D) of the n `rows` that are wanted."""
+        heads = self.qkv_proj(x).view(1, x.shape[1], -1, self.head_dim)
+        qk, v = heads[:, :, : self.n_turned], heads[:, :, self.n_turned :].transpose(1, 2)
+        if self.norm is not None:
+            qk = self.norm.of_own(qk)
+        if turn is not None:
+            qk = turn_heads(qk.float(), turn)
+        qk = qk.to(self.cache_dtype).transpose(1, 2)
+        mixed = attend(self.layer, qk[:, : self.n_head], qk[:, self.n_head :], v.to(self.cache_dtype)).transpose(1, 2)
+        if rows is not None:
+            mixed = mixed[:, rows]
+        return self.o_proj(mixed.reshape(1, mixed.shape[1], -1))
+
+
+class LeanBlock:
+    """`model.parts.Block` of a decoder.
+
+    Args:
+        block: the layer.
+        name: its full name.
+        turned: how many dimensions of a head are rotated.
+        lanes: told the names of its linear layers; says which rows the last layer is to compute.
+        int8: 8-bit linear layers.
+        cache_dtype: type of keys and values.
+        last: whether no layer follows.
+    """
+
+    def __init__(
+        self,
+        block: nn.Module,
+        name: str,
+        turned: int,
+        lanes: Lanes,
+        int8: bool,
+        cache_dtype: torch.dtype,
+        *,
+        last: bool,
+    ) -> None:
+        self.lanes, self.last = lanes, last
+        attention = cast(Attention, block.self_attn)
+        self.attention = LeanAttention(attention, f"{name}.self_attn", turned, lanes, int8, cache_dtype)
+        self.mlp = lean_mlp(block.mlp, f"{name}.mlp", lanes, int8)
+        self.before = lean_norm_of(cast(nn.Module, block.input_layernorm))
+        self.parallel, self.sandwich = block.place == "parallel", block.place == "sandwich"
+        if not self.parallel:
+            self.between = lean_norm_of(cast(nn.Module, block.post_attention_layernorm))
+        if self.sandwich:
+            self.before_mlp = lean_norm_of(cast(nn.Module, block.pre_feedforward_layernorm))
+            self.after_mlp = lean_norm_of(cast(nn.Module, block.post_feedforward_layernorm))
+
+    def __call__(self, x: Tensor, turn: Turn, attend: Attend) -> Tensor:
+        """The residual stream (1, N, D) float32, added to in place; in the last layer (1, n, D) of the wanted rows."""
+        rows = self.lanes.wanted if self.last else None
+        normed = self.before(x)
+        mixed = self.attention(normed, turn, attend, rows)
+        if rows is not None:
+            x = x[:, rows]
+        if self.parallel:
+            return x.add_(mixed).add_(self.mlp(normed if rows is None else normed[:, rows]))
+        if self.sandwich:
+            self.between.onto(x, mixed)
+            return self.after_mlp.onto(x, self.mlp(self.before_mlp(x)))
+        x.add_(mixed)
+        return x.add_(self.mlp(self.between(x)))
+
+
+class LeanModel:
+    """A decoder's layers in their lean forms, as the engine runs it: without its output projection.
+
+    Args:
+        model: as loaded, adapters merged; its layers are taken apart one by one, so it cannot be used afterwards.
+        lanes: told the names of all linear layers, and by each step which rows are wanted.
+        int8: 8-bit linear layers.
 
     Raises:
         CauserieError: CAU-3108 where 8-bit products would be slow.
     """
-    weight = model.embed_tokens.weight
-    if int8:
-        check_int8(weight.device)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Attention):
-            _put(model, name, LeanAttention(module, name, lanes, int8, weight.dtype))
-        elif isinstance(module, MLP):
-            _put(model, name, LeanMLP(module, name, lanes, int8))
-        elif isinstance(module, RMSNorm) and not name.endswith(("q_norm", "k_norm")):
-            _put(model, name, lean_norm((module, 1)))
-        elif isinstance(module, nn.LayerNorm) and int8:
-            module.float()
-    if int8 and weight.dtype != torch.float32:
-        for name in ("embed_tokens", "embed_positions"):
-            table = getattr(model, name, None)
-            if table is not None:
-                _put(model, name, WideEmbedding(table.weight))
 
+    def __init__(self, model: Transformer, lanes: Lanes, *, int8: bool) -> None:
+        self.table = model.embed_tokens.weight.detach()
+        if int8:
+            check_int8(self.table.device)
+        self.shape, self.scaled = model.shape, model.shape.row.scale_embedding
+        learned = model.embed_positions
+        self.positions = None if learned is None else learned.weight.detach()
+        row = self.shape.row
+        self.turned = (self.shape.rotary_dim or self.shape.head_dim) if row.rotary else 0
+        layers: list[nn.Module | None] = list(model.layers)
+        model.layers = nn.ModuleList()
+        self.blocks = []
+        for index, block in enumerate(layers):
+            assert block is not None
+            last, name = index + 1 == len(layers), f"layers.{index}"
+            self.blocks.append(LeanBlock(block, name, self.turned, lanes, int8, self.table.dtype, last=last))
+            layers[index] = None  # its weights are held once
+        self.norm: Layer = lean_norm_of(model.norm) if row.final_norm else nn.Identity()
+        self._keys = [(self.shape.theta(layer), self.shape.scaling(layer)) for layer in range(self.shape.n_layer)]
 
-def _put(model: Transformer, name: str, layer: object) -> None:
-    parent, _, last = name.rpartition(".")
-    owner = model.get_submodule(parent) if parent else model
-    delattr(owner, last)  # a module's name takes nothing else
-    setattr(owner, last, layer)
+    def __call__(self, ids: Tensor, *, positions: Tensor, attend: Attend) -> Tensor:
+        """Hidden states after the final norm, (1, N) → (1, N or wanted rows, D) float32."""
+        x = F.embedding(ids, self.table).float()
+        if self.scaled:
+            x *= self.shape.embed_scale
+        if self.positions is not None:
+            x += F.embedding(positions, self.positions)
+        turns = self._turns(positions)
+        for key, block in zip(self._keys, self.blocks, strict=True):
+            x = block(x, turns.get(key), attend)
+        return self.norm(x)
+
+    def _turns(self, positions: Tensor) -> dict[object, Tensor]:
+        """What `turn_heads` takes, by the layers' bases and stretchings; empty where positions are learned."""
+        turns: dict[object, Tensor] = {}
+        for key in dict.fromkeys(self._keys) if self.turned else ():
+            cos, sin = (part[..., : self.turned // 2] for part in rotation(positions, self.turned, *key))
+            turns[key] = torch.complex(cos, sin).transpose(1, 2)
+        return turns

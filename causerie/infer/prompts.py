@@ -14,6 +14,13 @@ ROWS = 64
 """Rows of logits held at once while a prompt is scored."""
 
 
+def reads_prompt(item: Work) -> bool:
+    """Whether anything is asked of the hidden states of a chunk of a prompt."""
+    sequence = item.sequence
+    scored = sequence.sampling.prompt_logprobs and item.start < sequence.n_prompt and sequence.n_completion == 0
+    return sequence.pooling is not None or scored
+
+
 def read_prompts(work: Many[Work], hidden: Tensor, head: Callable[[Tensor], Tensor]) -> None:
     """Note in the sequences what their prompts' hidden states say, where it was asked for.
 
@@ -26,10 +33,11 @@ def read_prompts(work: Many[Work], hidden: Tensor, head: Callable[[Tensor], Tens
     for item in work:
         part = hidden[first : first + item.count]
         first += item.count
-        sequence = item.sequence
-        if sequence.pooling is not None:
+        if not reads_prompt(item):
+            continue
+        if item.sequence.pooling is not None:
             _pool(item, part)
-        elif sequence.sampling.prompt_logprobs and item.start < sequence.n_prompt and sequence.n_completion == 0:
+        else:
             _score(item, part, head)
 
 

@@ -21,9 +21,9 @@ from causerie.infer.attend import KeyValueCache, plan_attend
 from causerie.infer.config import EngineConfig
 from causerie.infer.cuda import CapturedDecode, paged_attention, plan_paged
 from causerie.infer.int8 import Int8Linear, check_int8
-from causerie.infer.lean import make_lean
+from causerie.infer.lean import LeanModel
 from causerie.infer.loading import count_blocks, from_state, load_for
-from causerie.infer.packed import PackedLinear, packs
+from causerie.infer.packed import linear
 from causerie.infer.scheduler import Work
 from causerie.infer.threads import StepThreads
 from causerie.model import Attend, ModelShape, Transformer, lora_parameters, merge_lora
@@ -64,7 +64,7 @@ class ModelRunner:
         body = self.shape.n_params - self.shape.vocab_size * self.shape.n_embd
         self._threads = StepThreads()
         self._small = config.quantize == "int8" and body <= 4 * self.shape.n_layer * SMALL_PRODUCT
-        self.model: Transformer
+        self.model: Transformer | LeanModel
         self.head: Callable[[Tensor], Tensor]
         """From hidden states to logits."""
         self._install(model)
@@ -78,9 +78,19 @@ class ModelRunner:
         self.cache = KeyValueCache(*size, self.dtype, self.device)
         self._captured = self._capture()
 
-    def hidden(self, work: Many[Work]) -> Tensor:
-        """Hidden states (N, D) after the final norm of a step's N tokens; their keys and values are in the cache."""
-        self.lanes.plan([(item.sequence.adapter, item.count) for item in work])
+    def hidden(self, work: Many[Work], rows: list[int] | None = None) -> Tensor:
+        """Hidden states after the final norm of a step's N tokens, (N, D), or of some `rows` of them, (n, D).
+
+        Afterwards the keys and values of all tokens are in the cache.
+        """
+        count = sum(item.count for item in work)
+        if rows is not None and len(rows) == count:
+            rows = None
+        self.lanes.plan([(item.sequence.adapter, item.count) for item in work], rows)
+        hidden = self._hidden(work)
+        return hidden if rows is None or len(hidden) == len(rows) else hidden[rows]
+
+    def _hidden(self, work: Many[Work]) -> Tensor:
         ids = [token for item in work for token in item.sequence.tokens[item.start : item.start + item.count]]
         positions = [place for item in work for place in range(item.start, item.start + item.count)]
         inputs = torch.tensor([ids, positions], device=self.device)
@@ -128,18 +138,15 @@ class ModelRunner:
 
     def _install(self, model: Transformer) -> None:
         """Take a model: as it is when it is shared, lean when it is the engine's own."""
-        self.model = model.eval()
-        self.head = model.logits
         if self.shared:
+            self.model, self.head = model.eval(), model.logits
             return
         if self.config.quantize:
             check_int8(self.device)
             self.head = Int8Linear(model.head_weight, model.head_bias)
-        elif packs(model.head_weight):
-            self.head = PackedLinear(model.head_weight, model.head_bias, wide=True)
-        make_lean(model, self.lanes, int8=self.config.quantize == "int8")
-        if self.head != model.logits:
-            model.lm_head = None  # the head is asked instead
+        else:
+            self.head = linear(model.head_weight, model.head_bias, wide=True)
+        self.model = LeanModel(model, self.lanes, int8=self.config.quantize == "int8")
 
     def _capture(self) -> CapturedDecode | None:
         """Graphs for decode steps, where device and torch allow it."""

@@ -169,7 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="causerie.infer.worker")
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a connected stream socket")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server; it closes the socket when it is done
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the server closes the socket when done
+        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=given.fd) as connection:
         worker = Worker(connection)
         try:

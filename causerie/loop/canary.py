@@ -118,6 +118,8 @@ def review_canary(store: Store, canary: Canary) -> Canary:
     votes = live_votes(store, canary.name, numbers[0], numbers[1], canary.started)
     found = duels(votes, canary.settings.max_per_user, canary.settings.min_people)
     decision = decide(found, canary.settings, days=(now() - canary.started) / DAY)
+    if serving == canary.candidate and decision.status != "promoted":
+        decision = Decision("stopped", f"stopped: {serving} was chosen by hand", decision.figures)
     if decision.status == "running":
         store.write(
             update(canaries)
@@ -158,6 +160,12 @@ def decide(found: Duels, settings: CanaryConfig, days: float = 0.0) -> Decision:
 
 def _lacking(figures: dict[str, Any]) -> str:
     """What a trial still waits for, in words."""
+    line = f"{figures['in_line']} votes wait until others have voted as much" if figures["in_line"] else ""
+    if 1 < figures["people_needed"] > figures["people"]:
+        voted = (
+            f"{figures['people']} of the {figures['people_needed']} people have voted without whom nothing is decided"
+        )
+        return "; ".join(filter(None, (voted, line)))
     more = figures["missing"]
     told = "the votes lean to neither side"
     if more is not None:
@@ -165,8 +173,8 @@ def _lacking(figures: dict[str, Any]) -> str:
     if figures["wins"] > figures["losses"] and figures["evidence"] >= figures["needed"]:
         people, left_out = figures["people"], figures["left_out"]
         few = f"enough in all, but too much of it comes from few: not without the {left_out} of {people} people who"
-        return f"{few} spoke most for it" + ("" if more is None else f"; {told}")
-    return told
+        told = f"{few} spoke most for it" + ("" if more is None else f"; {told}")
+    return "; ".join(filter(None, (told, line)))
 
 
 def _first_decided(found: Duels, settings: CanaryConfig) -> int | None:
@@ -207,6 +215,7 @@ def _figures(found: Duels, settings: CanaryConfig) -> dict[str, Any]:
         "ties": found.ties,
         "waiting": found.waiting,
         "people": found.people,
+        "people_needed": settings.min_people,
         "over_cap": found.over_cap,
         "in_line": found.in_line,
         "choices": found.choices,
@@ -231,11 +240,13 @@ def _missing(found: Duels, heard: float, needed: float, settings: CanaryConfig) 
 
     Where all the votes would do but not without the keenest voters, their evidence is taken to grow evenly.
     """
-    missing = duels_left(max(found.wins, found.losses), min(found.wins, found.losses), settings.alpha)
+    ahead = found.wins > found.losses
+    alpha = settings.alpha if ahead else settings.harm_alpha
+    missing = duels_left(max(found.wins, found.losses), min(found.wins, found.losses), alpha)
     duels = found.wins + found.losses
-    if missing != 0 or found.wins <= found.losses or heard >= needed:
-        return missing
-    return math.ceil(duels * (needed / heard - 1)) if heard > needed / 20 else None
+    if missing == 0 and ahead and heard < needed:
+        missing = math.ceil(duels * (needed / heard - 1)) if heard > needed / 20 else None
+    return None if missing is None else max(missing, settings.min_duels - duels)
 
 
 def _end(store: Store, canary: Canary, decision: Decision) -> Canary:

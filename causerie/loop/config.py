@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from causerie.core import CauserieError
+from causerie.feedback import JUDGED
 
 GUARD_FILE: Final = Path(__file__).parent / "assets" / "guard.jsonl"
 """Conversations that are never trained on: every candidate answers them before it may be promoted."""
@@ -73,7 +75,7 @@ class ImproveConfig:
     do_not_train: Path | None = None
     """List of what is never trained on, one a line (user:, conversation:, answer:, source: or text:); default: the
     workspace's do-not-train.txt, where there is one."""
-    heldout_fraction: float = 0.25
+    heldout_fraction: float = JUDGED
     """Share of prompts whose votes judge the candidate instead of training it."""
     epochs: float = 1.0
     """Passes over the training votes."""
@@ -92,7 +94,7 @@ class ImproveConfig:
     """How far the candidate may move from the incumbent: larger stays nearer."""
     lora_rank: int = -1
     """Rank of the adapter; 0 trains all weights; -1 decides by size (adapter from 50 million parameters on)."""
-    max_heldout: int = 96
+    max_heldout: int = 400
     """Held-out votes used by the gate at most."""
     guard: Path | None = None
     """JSONL of held-out conversations for the guards; default: the set that ships with the package."""
@@ -135,3 +137,40 @@ class ImproveConfig:
     """Seed of the split, the training order and the bootstrap."""
     dry_run: bool = False
     """Train and judge, but register and promote nothing."""
+
+    def check(self) -> None:
+        """Refuse settings that cannot be, before anything is gathered or trained.
+
+        Raises:
+            CauserieError: CAU-5106 naming the field.
+        """
+        for least, names in _LEAST.items():
+            for field in names:
+                value = getattr(self, field)
+                if not (math.isfinite(value) and least <= value <= _MOST):
+                    raise _bad(field, value, f"a number from {least:g} to {_MOST:g}")
+        for field in ("heldout_fraction", "confidence"):
+            if not 0 < getattr(self, field) < 1:
+                raise _bad(field, getattr(self, field), "a number between 0 and 1")
+        for field in (name for name in vars(self) if name.endswith("_margin")):
+            if not math.isfinite(getattr(self, field)):
+                raise _bad(field, getattr(self, field), "a number")
+        if not 0 <= self.seed < 2**63:
+            raise _bad("seed", self.seed, "a whole number from 0 to 9.2e18")
+        if self.epochs == 0:
+            raise _bad("epochs", self.epochs, "a number above 0")
+        if not (self.canary == -1 or 0 <= self.canary <= 1):
+            raise _bad("canary", self.canary, "a share from 0 to 1, or -1")
+        if not 0 <= self.canary_coalition < 0.5:
+            raise _bad("canary_coalition", self.canary_coalition, "a number from 0 to below 0.5")
+
+
+_MOST: Final = 1e12
+_LEAST: Final[dict[float, tuple[str, ...]]] = {
+    -1: ("minutes", "max_imported", "lora_rank"),
+    0: ("min_votes", "max_per_user", "epochs", "steps", "lr", "beta", "safety_prompts", "schedule"),
+    1: (
+        "batch_size", "max_heldout", "guard_rows", "guard_prompts", "guard_max_tokens", "length_factor", "canary_votes",
+    ),
+}  # fmt: skip
+"""Smallest value → the fields of `ImproveConfig` that it holds for."""

@@ -74,11 +74,15 @@ class Verdict:
     why: str
     rows: tuple[GateRow, ...]
     missing: int | None = None
-    """About how many more held-out votes would tell, when there were not enough."""
+    """About how many more votes would tell, those to learn from counted too, when there were not enough."""
 
 
-def judge(rows: Sequence[GateRow]) -> Verdict:
+def judge(rows: Sequence[GateRow], judged: float = 1.0) -> Verdict:
     """Promote when every promise is kept and no guard is broken.
+
+    Args:
+        rows: the figures.
+        judged: share of the votes that judge (the others teach): so many more votes are missing than items.
 
     Raises:
         ValueError: when no row is a promise: a round that promises nothing cannot pass.
@@ -87,9 +91,9 @@ def judge(rows: Sequence[GateRow]) -> Verdict:
     if not promises:
         raise ValueError("a gate needs at least one promise")
     broken = [_broken(row) for row in rows if not row.promise and not row.passed]
-    missed = [_missed(row) for row in promises if not row.passed]
+    missed = [_missed(row, judged) for row in promises if not row.passed]
     if broken or missed:
-        more = max((row.missing or 0 for row in promises), default=0)
+        more = max((_votes(row, judged) for row in promises), default=0)
         return Verdict(False, "refused: " + "; ".join(missed + broken), tuple(rows), more or None)
     kept = "; ".join(f"{row.meaning} improved ({_interval(row)})" for row in promises)
     return Verdict(True, f"promoted: {kept}, and no guard got worse than its margin", tuple(rows))
@@ -99,11 +103,16 @@ def _interval(row: GateRow) -> str:
     return f"{row.difference:+.3f}, interval {row.low:+.3f} to {row.high:+.3f}, {row.items} items"
 
 
-def _missed(row: GateRow) -> str:
+def _votes(row: GateRow, judged: float) -> int:
+    """Votes in all of which a share of `judged` would be the items that are missing."""
+    return math.ceil((row.missing or 0) / max(judged, 0.01))
+
+
+def _missed(row: GateRow, judged: float) -> str:
     if row.high < (row.floor or 0.0):
         return f"{row.meaning} got worse ({_interval(row)})"
-    more = f"; about {row.missing} more held-out votes would" if row.missing else ""
-    return f"not enough evidence, not enough to tell whether {row.meaning} improved ({_interval(row)}{more})"
+    more = f"; about {_votes(row, judged)} more votes would" if row.missing else ""
+    return f"not enough evidence to tell whether {row.meaning} improved ({_interval(row)}{more})"
 
 
 def _broken(row: GateRow) -> str:

@@ -45,14 +45,14 @@ def collect_votes(config: ImproveConfig, workspace: Path, store: Store, guard: P
         apart=(guard,),
     )
     votes = training_set(asked, workspace, store)
-    train, held_out = count_rows(votes), count_rows(votes, "heldout_")
-    if train == 0 or held_out == 0 or train + held_out < config.min_votes:
-        raise _too_few(f"{train} votes to learn from and {held_out} to judge by, {config.min_votes} in all are needed")
     before = used_before(store, workspace, config.model)
-    new = set(votes.manifest.config["signals"]) - before
-    if len(new) < config.min_votes and before:
-        told = f"{len(new)} new votes since the last round of {config.model}, {config.min_votes} are needed"
-        raise _too_few(f"{told}: {config.min_votes - len(new)} more")
+    new = len(set(votes.manifest.config["signals"]) - before)
+    if new < config.min_votes:
+        since = f"new votes since the last round of {config.model}" if before else "votes that can be used"
+        raise _too_few(f"{new} {since}, {config.min_votes} are needed: {config.min_votes - new} more")
+    train, held_out = count_rows(votes), count_rows(votes, "heldout_")
+    if train == 0 or held_out == 0:
+        raise _too_few(f"{train} votes to learn from and {held_out} to judge by: too few different questions")
     return votes
 
 

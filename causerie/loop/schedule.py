@@ -38,9 +38,10 @@ def keep_improving(
         sleep: waits.
 
     Raises:
-        CauserieError: CAU-5104 when another schedule runs for the model; what a turn raises beside `WAITS`.
+        CauserieError: CAU-5104 when another schedule runs for the model, CAU-5106; what a turn raises beside `WAITS`.
         Stopped: when asked to stop.
     """
+    config.check()
     last: Improved | None = None
     looks = 0
     with one_turn(workspace, config.model, "schedule"), graceful_stop() as stop:

@@ -80,7 +80,7 @@ def improve(config: ImproveConfig, workspace: Path, store: Store | None = None) 
     Raises:
         CauserieError: CAU-5101 when there are too few new votes, CAU-5102 when no version is promoted, CAU-5103 when
             the guard file cannot be used, CAU-5104 when another turn is under way, CAU-5105 while a candidate is on
-            trial, CAU-5107 when the registered protocol was changed.
+            trial, CAU-5106 for settings that cannot be, CAU-5107 when the registered protocol was changed.
         Stopped: when asked to stop; the same call goes on from there.
     """
     if store is None:
@@ -105,6 +105,7 @@ class _Round:
 
 
 def _turn(config: ImproveConfig, workspace: Path, store: Store) -> Improved:
+    config.check()
     need_no_canary(store, config.model)
     incumbent = _incumbent(store, workspace, config.model)
     guard = _guard(config)
@@ -120,7 +121,7 @@ def _turn(config: ImproveConfig, workspace: Path, store: Store) -> Improved:
         candidate = train_candidate(config, workspace, incumbent, votes, method, run)
         run.log("stage", name="evaluate", text="candidate and incumbent answer the same held-out votes and prompts")
         report = _evaluate(this, candidate)
-        verdict = judge(gate_rows(report, registered_rules(store, run.path)))
+        verdict = judge(gate_rows(report, registered_rules(store, run.path)), config.heldout_fraction)
         run.log("gate", rows=[row.as_dict() for row in verdict.rows])
         result = _settle(this, candidate, verdict, run.id, digest)
         shown = {name: getattr(result, name) for name in ("promoted", "why", "version", "canary", "missing_votes")}
@@ -223,7 +224,7 @@ def _settle(this: _Round, candidate: Artifact, verdict: Verdict, run: str, diges
     config, store = this.config, this.store
     rows = [row.as_dict() for row in verdict.rows]
     used = votes_used(store, this.votes, this.method)
-    why, ref, canary, promoted = verdict.why, "", "", False
+    why, ref, canary, promoted = verdict.why + _beyond(verdict, this.config.max_heldout), "", "", False
     if config.dry_run:
         why += " (dry run: nothing was registered)"
     else:
@@ -234,6 +235,7 @@ def _settle(this: _Round, candidate: Artifact, verdict: Verdict, run: str, diges
             "votes_used": used,
             "preferences": this.votes.key,
             "method": this.method,
+            "missing_votes": verdict.missing,
             "protocol": digest,
             "run": run,
         }
@@ -266,14 +268,13 @@ def _settle(this: _Round, candidate: Artifact, verdict: Verdict, run: str, diges
         preferences_path=str(this.votes.path),
         run=run,
         canary=canary,
-        missing_votes=_missing_votes(this, verdict),
+        missing_votes=verdict.missing,
         votes_used=used,
         protocol=digest,
     )
 
 
-def _missing_votes(this: _Round, verdict: Verdict) -> int | None:
-    """Votes in all that the missing held-out ones amount to, at this round's split."""
-    if verdict.missing is None:
-        return None
-    return round(verdict.missing / max(this.config.heldout_fraction, 0.01))
+def _beyond(verdict: Verdict, most: int) -> str:
+    """What to ask for where more votes would tell than the gate reads."""
+    wanted = max((row.items + row.missing for row in verdict.rows if row.missing), default=0)
+    return f" (the gate reads at most {most} held-out votes: --max-heldout {wanted})" if 0 < most < wanted else ""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from causerie.model.hf_config import shape_from_hf, shape_to_hf
     from causerie.model.lora import add_lora, lora_parameters, lora_targets, merge_lora
     from causerie.model.loss import chunked_loss, summed_loss, token_log_probs
-    from causerie.model.parts import MLP, Attention, RMSNorm, activate, rotate
+    from causerie.model.parts import MLP, Attention, RMSNorm, activate, rotate, rotation
     from causerie.model.pooling import embed_rows, pool_hidden
     from causerie.model.products import fastest_product
     from causerie.model.tensor_files import save_tensors
@@ -77,6 +77,7 @@ __all__ = [
     "plain_attend",
     "pool_hidden",
     "rotate",
+    "rotation",
     "save_adapter",
     "save_gguf",
     "save_model",
@@ -102,7 +103,7 @@ __getattr__ = lazy_names(
         **dict.fromkeys(("shape_from_hf", "shape_to_hf"), "hf_config"),
         **dict.fromkeys(("add_lora", "lora_parameters", "lora_targets", "merge_lora"), "lora"),
         **dict.fromkeys(("chunked_loss", "summed_loss", "token_log_probs"), "loss"),
-        **dict.fromkeys(("MLP", "Attention", "RMSNorm", "activate", "rotate"), "parts"),
+        **dict.fromkeys(("MLP", "Attention", "RMSNorm", "activate", "rotate", "rotation"), "parts"),
         **dict.fromkeys(("embed_rows", "pool_hidden"), "pooling"),
         "fastest_product": "products",
         **dict.fromkeys(("check_gguf", "save_gguf"), "to_gguf"),

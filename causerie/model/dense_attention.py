@@ -37,6 +37,17 @@ def added_mask(mask: Tensor | None, q: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, float("-inf"))
 
 
+@torch.library.custom_op("causerie::added_mask", mutates_args=())
+def _kept_mask(mask: Tensor) -> Tensor:
+    """`added_mask` in bf16, as one operator: compiled code reads booleans more slowly than it takes exponentials."""
+    return torch.zeros(mask.shape, dtype=torch.bfloat16, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+
+@_kept_mask.register_fake
+def _(mask: Tensor) -> Tensor:
+    return torch.empty_like(mask, dtype=torch.bfloat16)
+
+
 def causal_mask(q: Tensor) -> Tensor:
     """(1, 1, T, T): a token sees itself and those before it."""
     return torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()[None, None]
@@ -60,38 +71,24 @@ def dense_attention(
     """
     length = q.shape[2]
     written = not torch.compiler.is_compiling()
-    if mask is None and causal and not written:
-        mask = causal_mask(q)
-    if written and added is None and (causal or mask is not None):
-        added = added_mask(mask, q)
-    hides = added if written else mask
-    attend = DenseBlock.apply if written else _attend_block
+    if added is None and (causal or mask is not None):
+        added = added_mask(mask, q) if written else _kept_mask(causal_mask(q) if mask is None else mask)
     block = max(BLOCK, -(-length // MOST_BLOCKS))
-    if not causal or hides is None or length <= block:
-        made: Tensor = attend(q, k, v, hides, scale)
+    if not causal or length <= block:
+        block = length
+    if not written:
+        made: Tensor = FusedBlocks.apply(q, k, v, added, scale, block)
         return made
     parts = []
     for start in range(0, length, block):
         end = min(start + block, length)
-        parts.append(attend(q[:, :, start:end], k[:, :, :end], v[:, :, :end], hides[..., start:end, :end], scale))
-    return torch.cat(parts, dim=2)
-
-
-def _attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Queries (B, n_head, Q, head_dim) over keys and values (B, n_kv_head, T, head_dim), for a compiler to fuse."""
-    batch, heads, queries, size = q.shape
-    keys = k.shape[2]
-    groups = heads // k.shape[1]
-    scores = (q * scale).reshape(batch, -1, groups * queries, size) @ k.transpose(-1, -2)
-    scores = scores.view(batch, -1, groups, queries, keys)
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, None], float("-inf"))
-    weights = torch.softmax(scores, -1, dtype=torch.float32).type_as(v)
-    return (weights.view(batch, -1, groups * queries, keys) @ v).reshape(batch, heads, queries, size)
+        near = None if added is None else added[..., start:end, :end]
+        parts.append(DenseBlock.apply(q[:, :, start:end], k[:, :, :end], v[:, :, :end], near, scale))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 class DenseBlock(torch.autograd.Function):
-    """What `_attend_block` computes, as written: the scale inside the products, the mask added in place.
+    """Attention as written: the scale inside the products, the mask added in place.
 
     With weights P = softmax(S) and S = scale · q kᵀ: dv = Pᵀ g, dS = P (g vᵀ − Σ P (g vᵀ)), dq = scale · dS k and dk =
     scale · dSᵀ q.
@@ -128,3 +125,79 @@ class DenseBlock(torch.autograd.Function):
 def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """scale · a b of a batch of matrices."""
     return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)
+
+
+class FusedBlocks(torch.autograd.Function):
+    """What `DenseBlock` computes, all blocks, in an order of operations that a compiler makes few passes of.
+
+    The weights stay unnormalised: E = exp(S − largest) goes into the product, whose rows are then divided by the sums
+    m of E. Backward, with g' = g / m and D = Σ g' o by rows: dv = Eᵀ g', dS = E (g' vᵀ − D), dq = scale · dS k and
+    dk = scale · dSᵀ q: nothing is exponentiated, masked or normalised again (arXiv:2205.14135 has the same D).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, scale: float, block: int) -> Tensor:
+        """See the class; `block` queries at once, each with the keys up to the block's end, or all in one block."""
+        kept, parts = [], []
+        for start in range(0, q.shape[2], block):
+            end = min(start + block, q.shape[2])
+            flat_q, (flat_k, flat_v) = _grouped(q[:, :, start:end], k), (_flat(part[:, :, :end]) for part in (k, v))
+            scores = torch.bmm(flat_q, flat_k.mT).view(*_by_group(q, k), end - start, -1).float() * scale
+            near = None if added is None else added[..., start:end, :end][:, None]
+            if near is not None:
+                scores = scores + near
+            shares = torch.exp(scores - scores.amax(-1, keepdim=True))
+            summed = shares if near is None else torch.maximum(shares, near)  # the same: one loop with the line above
+            mass = summed.sum(-1, keepdim=True).view(*flat_q.shape[:2], 1)
+            narrow = shares.to(v.dtype).view(*flat_q.shape[:2], -1)
+            mixed = (torch.bmm(narrow, flat_v) / mass).to(v.dtype)
+            kept += [flat_q, flat_k, flat_v, narrow, mass, mixed]
+            parts.append(mixed.view(*q.shape[:2], end - start, -1))
+        ctx.save_for_backward(*kept)
+        ctx.shapes, ctx.scale, ctx.block = (q.shape, k.shape), scale, block
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients with respect to queries, keys and values."""
+        (batch, heads, length, _), shape = ctx.shapes
+        by_q, by_k, by_v = [], [], []
+        for index, start in enumerate(range(0, length, ctx.block)):
+            q, k, v, shares, mass, mixed = ctx.saved_tensors[6 * index : 6 * index + 6]
+            end = min(start + ctx.block, length)
+            given = grads[0][:, :, start:end].reshape(mixed.shape) / mass
+            common = (given * mixed).sum(-1, keepdim=True)
+            given = given.to(v.dtype)
+            by_v.append(torch.bmm(shares.mT, given))
+            d_scores = (shares * (torch.bmm(given, v.mT) - common) * ctx.scale).to(q.dtype)
+            by_q.append(torch.bmm(d_scores, k).view(batch, heads, end - start, -1))
+            by_k.append(torch.bmm(d_scores.mT, q))
+        d_q = by_q[0] if len(by_q) == 1 else torch.cat(by_q, dim=2)
+        return d_q, _joined(by_k, ctx.block).view(shape), _joined(by_v, ctx.block).view(shape), None, None, None
+
+
+def _by_group(q: Tensor, k: Tensor) -> tuple[int, int, int]:
+    return q.shape[0], k.shape[1], q.shape[1] // k.shape[1]
+
+
+def _grouped(q: Tensor, k: Tensor) -> Tensor:
+    """Queries (B, n_head, Q, Dh) beside those that share their keys: (B · n_kv_head, groups · Q, Dh)."""
+    return q.reshape(k.shape[0] * k.shape[1], -1, q.shape[-1])
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _joined(parts: list[Tensor], block: int) -> Tensor:
+    """Sum of gradients of the first keys, (N, block or 2 blocks or ..., Dh), as wide as the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    pieces = []
+    for index in range(len(parts)):
+        piece = slice(index * block, (index + 1) * block)
+        total = parts[index][:, piece].float()
+        for later in parts[index + 1 :]:
+            total = total + later[:, piece]
+        pieces.append(total.to(parts[index].dtype))
+    return torch.cat(pieces, dim=1)

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from causerie.model.attend import Attend
 from causerie.model.frozen_head import frozen_head_losses, frozen_head_nll
+from causerie.model.products import fastest_product, transposed_product
 from causerie.model.transformer import Transformer
 
 CHUNK_LOGITS: Final = 1 << 25
 """Logits held at once by default: 128 MiB in float32."""
+
+
+Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class _ChunkedNll(torch.autograd.Function):
@@ -65,7 +69,8 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 class _SummedNll(torch.autograd.Function):
     """Σ −log softmax(hidden · weightᵀ + bias)[target] · factor, the gradient made along with it, chunk by chunk.
 
-    The logits of a chunk become their own gradient in place; the weight's is added up once a group of chunks.
+    Only exponentials go into the products; what divides them by their sums is a factor of a row, which the hidden
+    states take instead. The weight's gradient is added up once a group of chunks.
     """
 
     @staticmethod
@@ -77,7 +82,7 @@ class _SummedNll(torch.autograd.Function):
         targets: Tensor,
         factors: Tensor | None,
         sizes: tuple[int, int],
-        step: Callable[..., Tensor],
+        step: Step,
     ) -> Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -89,48 +94,54 @@ class _SummedNll(torch.autograd.Function):
         d_weight = torch.zeros_like(weight, dtype=total.dtype) if need_weight else None
         d_bias = torch.zeros_like(bias, dtype=total.dtype) if need_bias and bias is not None else None
         count, (chunk, group) = hidden.shape[0], sizes
+        scales = torch.empty(count, 1, dtype=total.dtype, device=hidden.device)
         kept = torch.empty(min(group, count), weight.shape[0], dtype=dtype, device=hidden.device)
         with torch.autocast(kind, enabled=False):
             for first in range(0, count, group):
                 last = min(first + group, count)
                 for start in range(first, last, chunk):
                     part = slice(start, min(start + chunk, last))
-                    logits = torch.mm(narrow[part], projection.T, out=kept[start - first : part.stop - first])
-                    if offset is not None:
-                        logits += offset
-                    total += step(logits, targets[part], None if factors is None else factors[part])
+                    here = kept[start - first : part.stop - first]
+                    logits = fastest_product(narrow[part], projection.T, out=here)
+                    nll, scale = step(logits if offset is None else logits.add_(offset), targets[part], here)
+                    scales[part] = scale if factors is None else scale * factors[part, None]
+                    total += (nll if factors is None else nll * factors[part]).sum()
                     if d_hidden is not None:
-                        torch.mm(logits, projection, out=d_hidden[part])
+                        d_hidden[part] = fastest_product(here, projection)
                 if d_weight is not None:
-                    d_weight += kept[: last - first].T @ narrow[first:last]
+                    scaled = (hidden[first:last] * scales[first:last]).to(dtype)
+                    d_weight += transposed_product(kept[: last - first], scaled)
                 if d_bias is not None:
-                    d_bias += kept[: last - first].sum(0, dtype=total.dtype)
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+                    d_bias += (kept[: last - first] * scales[first:last]).sum(0)
+        ctx.save_for_backward(d_hidden, scales, d_weight, d_bias)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        made = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        found = [None if value is None else (value * grads[0]).to(dtype) for value, dtype in made]
+        d_hidden, scales, d_weight, d_bias = ctx.saved_tensors
+        made = zip((d_hidden, d_weight, d_bias), (scales * grads[0], grads[0], grads[0]), ctx.dtypes, strict=True)
+        found = [None if value is None else (value * factor).to(dtype) for value, factor, dtype in made]
         return (*found, None, None, None, None)
 
 
-def _softmax_step(logits: Tensor, targets: Tensor, factors: Tensor | None) -> Tensor:
-    """Summed loss of a chunk; its gradient with respect to the logits takes their place."""
+def _softmax_step(logits: Tensor, targets: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses (n,) of a chunk, and the factors (n, 1) that make what it leaves in `out` the gradient of its logits.
+
+    `out`, which may be `logits` itself, gets exp(logit − largest), at the target less the row's sum.
+    """
     wide = logits.to(_wide(logits.dtype))
-    normaliser = torch.logsumexp(wide, -1, keepdim=True)
-    nll = normaliser[:, 0] - wide.gather(-1, targets[:, None])[:, 0]
-    hit = torch.arange(logits.shape[1], device=logits.device)[None] == targets[:, None]
-    d_logits = torch.exp(wide - normaliser) - hit.to(wide.dtype)
-    if factors is not None:
-        nll, d_logits = nll * factors, d_logits * factors[:, None]
-    logits.copy_(d_logits)
-    return nll.sum()
+    largest = wide.amax(-1, keepdim=True)
+    shares = torch.exp(wide - largest)
+    mass = shares.sum(-1, keepdim=True)
+    wanted = wide.gather(-1, targets[:, None]) - largest
+    out.copy_(shares)
+    out.scatter_(-1, targets[:, None], (wanted.exp() - mass).to(out.dtype))
+    return (mass.log() - wanted)[:, 0], mass.reciprocal()
 
 
 @functools.cache
-def _compiled_step() -> Callable[..., Tensor]:
+def _compiled_step() -> Step:
     return torch.compile(_softmax_step, dynamic=False)
 
 

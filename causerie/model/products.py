@@ -16,12 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def onednn_is_faster() -> bool:
     """Whether float32 products are: by make of processor, never by a clock, since the choice changes the last bits.
 
     CAUSERIE_PRODUCTS=plain leaves torch its choice.
     """
+    return _by_processor()
+
+
+@functools.cache
+def _by_processor() -> bool:
     if os.environ.get("CAUSERIE_PRODUCTS") == "plain":
         return False
     try:
@@ -34,30 +39,49 @@ def onednn_is_faster() -> bool:
 
 
 def wants_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether `Product` should be used: in training, as written, on such a processor, in float32, with whole weights.
-
-    A compiler is left to itself: it fails to lower the operator as it is used here (torch 2.13).
-    """
-    if (
-        torch.compiler.is_compiling()
-        or not torch.is_grad_enabled()
-        or x.device.type != "cpu"
-        or type(weight) is not nn.Parameter
-    ):
+    """Whether `Product` should be used: in training, on such a processor, in float32, with whole weights."""
+    if not torch.is_grad_enabled() or x.device.type != "cpu" or type(weight) is not nn.Parameter:
         return False
     plain = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and (x.requires_grad or weight.requires_grad) and onednn_is_faster()
 
 
-def fastest_product(a: Tensor, b: Tensor) -> Tensor:
-    """a · b of two matrices, without a gradient, by whatever training would use for them."""
-    return times(a, b.T) if a.dtype == torch.float32 and not a.is_cuda and onednn_is_faster() else torch.mm(a, b)
+def fastest_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """a · b of two matrices, without a gradient, by whatever training would use for them; in `out` if that pays."""
+    return times(a, b.T) if _elsewhere(a) else torch.mm(a, b, out=out)
+
+
+def transposed_product(a: Tensor, b: Tensor) -> Tensor:
+    """aᵀ · b as `fastest_product`: (N, O), (N, I) → (O, I)."""
+    return _by_weight(a, b) if _elsewhere(a) else torch.mm(a.T, b)
+
+
+def _elsewhere(a: Tensor) -> bool:
+    return a.dtype == torch.float32 and not a.is_cuda and onednn_is_faster()
 
 
 def times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x · weightᵀ + bias by oneDNN: (N, I), (O, I), (O,) → (N, O) float32, any strides; no gradient."""
+    if torch.compiler.is_compiling():
+        kept: Tensor = _kept_times(x, weight, bias)
+        return kept
+    return _multiplied(x, weight, bias)
+
+
+def _multiplied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     made: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
     return made
+
+
+@torch.library.custom_op("causerie::times", mutates_args=())
+def _kept_times(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`times` as one operator: seen through, torch's compiler fails to lower it (2.13: it wants packed constants)."""
+    return _multiplied(x, weight, bias)
+
+
+@_kept_times.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
 
 
 class Product(torch.autograd.Function):
@@ -123,9 +147,14 @@ class Linear(nn.Linear):
 
 
 def joint_product(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
-    """What each of the layers makes of x; in training as one product where oneDNN runs it."""
-    if all(type(layer) is Linear and layer.bias is None and wants_onednn(x, layer.weight) for layer in layers):
-        weights = [layer.weight for layer in layers if isinstance(layer, Linear)]
-        made: Tensor = JointProduct.apply(x, *weights)
-        return made.split([len(weight) for weight in weights], dim=-1)
+    """What each of the layers makes of x; in training on a CPU as one product where that is faster."""
+    weights: list[Tensor] = [la.weight for la in layers if type(la) is Linear and la.bias is None]  # type: ignore[misc]
+    if len(weights) == len(layers) and x.device.type == "cpu" and torch.is_grad_enabled():
+        made: Tensor | None = None
+        if all(wants_onednn(x, weight) for weight in weights):
+            made = JointProduct.apply(x, *weights)
+        elif torch.compiler.is_compiling() and all(type(weight) is nn.Parameter for weight in weights):
+            made = F.linear(x, torch.cat(weights))
+        if made is not None:
+            return made.split([len(weight) for weight in weights], dim=-1)
     return tuple(layer(x) for layer in layers)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from causerie.core import CauserieError, seed_for
 from causerie.model.attend import Attend, plain_attend
+from causerie.model.lookup import rows_of
 from causerie.model.parts import Block, PredictionHead, make_norm, rotation
 from causerie.model.shape import ModelShape, RopeScaling
 
@@ -76,7 +77,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def _embed(self, ids: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
-        x = self.embed_tokens(ids)
+        x = rows_of(self.embed_tokens, ids)
         if self.shape.row.scale_embedding:
             x = x * self.shape.embed_scale
         if self.embed_types is not None:

@@ -6,7 +6,7 @@ from causerie.serve.errors import ERRORS, ApiError, as_api_error
 from causerie.serve.gate import Asking, Gate
 from causerie.serve.graders.local import local_judge
 from causerie.serve.keys import Principal, create_key, revoke_key
-from causerie.serve.metering import Meter
+from causerie.serve.metering import Meter, tokens_since
 from causerie.serve.pool import EngineLike, EnginePool, Served, ServedVersion
 from causerie.serve.quota import Limits
 from causerie.serve.scopes import is_scope, role_scopes
@@ -42,4 +42,5 @@ __all__ = [
     "revoke_key",
     "role_scopes",
     "run_server",
+    "tokens_since",
 ]

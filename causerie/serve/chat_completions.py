@@ -18,24 +18,29 @@ from causerie.serve.chat_shapes import (
     ChatCompletionRequest,
     JsonObjectFormat,
     JsonSchemaFormat,
-    NamedTool,
     ResponseFormat,
 )
 from causerie.serve.drawing import Choice, Job, add_usage, admitted, draw, draw_all
+from causerie.serve.errors import ApiError
 from causerie.serve.events import EventStream, closed_off, frame, numbered, until_gone
+from causerie.serve.file_parts import MOST, file_text
 from causerie.serve.keys import Principal
 from causerie.serve.naming import answer_headers, asked_model, fingerprint
 from causerie.serve.pool import Served
 from causerie.serve.routes import ApiRoute, Office
 from causerie.serve.stored_completions import keep_completion
-from causerie.serve.tools import PREFILL, CallParser, Piece, ToolUse, plain_messages
+from causerie.serve.tool_calls import CallParser, Piece
+from causerie.serve.tools import PREFILL, ToolUse, plain_messages
 from causerie.store import new_id
 from causerie.text import Tokenizer
+
+_WORDS: Final = (("function", "arguments"), ("custom", "input"))
+"""What a call of a function, and of a custom tool, is called and consists of."""
 
 
 async def create_chat_completion(office: Office, request: Request, principal: Principal) -> Response:
     """Answer a conversation."""
-    asked = await read_shape(request, ChatCompletionRequest)
+    asked = await _with_files(office, principal, await read_shape(request, ChatCompletionRequest))
     model = asked_model(request, asked.model)
     if asked.store:
         _ = office.objects  # refused here on a server that keeps nothing
@@ -55,16 +60,6 @@ async def create_chat_completion(office: Office, request: Request, principal: Pr
     return await EventStream.begun(numbered(replay.follow(), 0), office.drain, headers, last=b"")
 
 
-def tool_use(asked: ChatCompletionRequest) -> ToolUse:
-    """What the request says about tools."""
-    choice = asked.tool_choice
-    if choice == "none" or not asked.tools:
-        return ToolUse()
-    tools = tuple(tool.function.model_dump(exclude_none=True, exclude={"strict"}) for tool in asked.tools)
-    named = choice.function.name if isinstance(choice, NamedTool) else None
-    return ToolUse(tools, required=choice == "required" or named is not None, named=named)
-
-
 def format_grammar(format: ResponseFormat | None) -> Grammar | None:
     """What an answer in a format is held to."""
     if isinstance(format, JsonObjectFormat):
@@ -72,6 +67,21 @@ def format_grammar(format: ResponseFormat | None) -> Grammar | None:
     if isinstance(format, JsonSchemaFormat):
         return Grammar.json_schema(format.json_schema.schema_ or {})
     return None
+
+
+async def _with_files(office: Office, principal: Principal, asked: ChatCompletionRequest) -> ChatCompletionRequest:
+    """The request with the texts of its files in their places.
+
+    Raises:
+        ApiError: 400 for a file that cannot be read.
+    """
+    given = [file.model_dump() for message in asked.messages for file in message.files]
+    if not given:
+        return asked
+    if len(given) > MOST:
+        raise ApiError(400, f"messages: more than {MOST} files", code="invalid_value", param="messages")
+    texts = iter([await file_text(office, principal, file, "messages") for file in given])
+    return asked.model_copy(update={"messages": [message.with_texts(texts) for message in asked.messages]})
 
 
 async def prepare_chat(
@@ -95,7 +105,7 @@ async def prepare_chat(
 async def _prepare(asked: ChatCompletionRequest, served: Served) -> Job:
     messages = [message.as_message() for message in asked.messages]
     format = format_grammar(asked.response_format)
-    return await prepare_chat(served, messages, tool_use(asked), format, asked.answer_params(), asked.n or 1)
+    return await prepare_chat(served, messages, asked.tool_use(), format, asked.answer_params(), asked.n or 1)
 
 
 async def _whole(
@@ -129,31 +139,38 @@ def _top(id: str, served: Served, kind: str) -> dict[str, Any]:
 
 
 def _choice(number: int, choice: Choice, job: Job, asked: ChatCompletionRequest) -> dict[str, Any]:
-    text, calls = split_calls(choice.text, tool_use(asked))
+    text, calls = split_calls(choice.text, asked.tool_use())
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     if calls:
-        message |= {"content": text or None, "tool_calls": calls}
-    finish = "tool_calls" if calls and choice.finish == "stop" else choice.finish
+        told = {"function_call": calls[0]["function"]} if asked.functions else {"tool_calls": calls}
+        message |= {"content": text or None, **told}
+    finish = _called(asked) if calls and choice.finish == "stop" else choice.finish
     logprobs = None
     if asked.logprobs:
         logprobs = token_logprobs(job.served.tokenizer, choice.ids, choice.logprobs, choice.top_logprobs)
     return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": finish}
 
 
+def _called(asked: ChatCompletionRequest) -> str:
+    """Why an answer ends that is a call."""
+    return "function_call" if asked.functions else "tool_calls"
+
+
 def split_calls(text: str, use: ToolUse) -> tuple[str, list[dict[str, Any]]]:
     """An answer's content, and the tool calls in it."""
     if not use.offered:
         return text, []
-    parser = CallParser(inside=use.required)
+    parser = CallParser(use.required, use.custom)
     content = ""
     calls: list[dict[str, Any]] = []
     for piece in (*parser.push(text), *parser.finish()):
         if piece.kind == "text":
             content += piece.text
         elif piece.kind == "call":
-            calls.append({"id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": ""}})
+            calls.append({"id": piece.id, **_call(piece)})
         else:
-            calls[piece.index]["function"]["arguments"] += piece.text
+            kind, words = _WORDS[piece.custom]
+            calls[piece.index][kind][words] += piece.text
     return (content.strip() if calls else content), calls
 
 
@@ -195,14 +212,14 @@ async def _frames(
         if asked.include_usage:
             top["usage"] = None
         choices = [Choice() for _ in range(job.n)]
-        use = tool_use(asked)
-        parsers = [CallParser(inside=use.required) if use.offered else None for _ in choices]
+        use = asked.tool_use()
+        parsers = [CallParser(use.required, use.custom) if use.offered else None for _ in choices]
         opening = {"role": "assistant", "content": "", "refusal": None}
         yield b"".join(frame(top | {"choices": [_part(number, opening)]}) for number in range(job.n))
         async with aclosing(draw(job, meter)) as deltas:
             async for number, delta in deltas:
                 choices[number].add(delta)
-                for part in _parts(number, delta, job.served, bool(asked.logprobs), parsers[number]):
+                for part in _parts(number, delta, job.served, asked, parsers[number]):
                     yield frame(top | {"choices": [part]})
         if asked.include_usage:
             yield frame(top | {"choices": [], "usage": add_usage(choices, job.prompts)})
@@ -212,12 +229,12 @@ async def _frames(
 
 
 def _parts(
-    number: int, delta: ChatDelta, served: Served, with_logprobs: bool, parser: CallParser | None
+    number: int, delta: ChatDelta, served: Served, asked: ChatCompletionRequest, parser: CallParser | None
 ) -> list[dict[str, Any]]:
     """The chunks of one delta: its text or calls (and log-probabilities), then its end."""
     parts = []
     logprobs = None
-    if with_logprobs:
+    if asked.logprobs:
         logprobs = token_logprobs(served.tokenizer, delta.ids, delta.logprobs, delta.top_logprobs)
     finish: str | None = delta.finish
     if parser is None:
@@ -225,22 +242,38 @@ def _parts(
             parts.append(_part(number, {"content": delta.text}, logprobs))
     else:
         pieces = parser.push(delta.text) + (parser.finish() if finish else [])
-        parts += [_part(number, _piece_delta(piece)) for piece in pieces]
+        told = _old_delta if asked.functions else _piece_delta
+        parts += [_part(number, told(piece)) for piece in pieces]
         if logprobs and logprobs["content"]:
             parts.append(_part(number, {}, logprobs))
-        finish = "tool_calls" if parser.calls and finish == "stop" else finish
+        finish = _called(asked) if parser.calls and finish == "stop" else finish
     if finish:
         parts.append(_part(number, {}, None, finish))
     return parts
+
+
+def _old_delta(piece: Piece) -> dict[str, Any]:
+    """A piece in the older form of calls."""
+    if piece.kind == "text":
+        return {"content": piece.text}
+    return {
+        "function_call": {"name": piece.name, "arguments": ""} if piece.kind == "call" else {"arguments": piece.text}
+    }
 
 
 def _piece_delta(piece: Piece) -> dict[str, Any]:
     if piece.kind == "text":
         return {"content": piece.text}
     if piece.kind == "call":
-        function = {"name": piece.name, "arguments": ""}
-        return {"tool_calls": [{"index": piece.index, "id": piece.id, "type": "function", "function": function}]}
-    return {"tool_calls": [{"index": piece.index, "function": {"arguments": piece.text}}]}
+        return {"tool_calls": [{"index": piece.index, "id": piece.id, **_call(piece)}]}
+    kind, words = _WORDS[piece.custom]
+    return {"tool_calls": [{"index": piece.index, kind: {words: piece.text}}]}
+
+
+def _call(piece: Piece) -> dict[str, Any]:
+    """The beginning of a call."""
+    kind, words = _WORDS[piece.custom]
+    return {"type": kind, kind: {"name": piece.name, words: ""}}
 
 
 def _part(

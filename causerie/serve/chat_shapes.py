@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -10,10 +11,14 @@ from pydantic import AliasChoices, Field, model_validator
 from causerie.serve.answer import AnswerParams
 from causerie.serve.limits import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, MAX_TOP_LOGPROBS
 from causerie.serve.shapes import (
+    AllowedTools,
     Drawing,
+    FileData,
     FunctionName,
+    GrammarText,
     JsonObjectFormat,
     Metadata,
+    Name,
     Schema,
     Short,
     Strict,
@@ -21,10 +26,11 @@ from causerie.serve.shapes import (
     TextFormat,
     Unsupported,
 )
+from causerie.serve.tools import Chosen, Tool, ToolUse
 
 
 class TextPart(Strict):
-    """A part of a message's content; texts only."""
+    """A part of a message's content that is text."""
 
     type: Literal["text"]
     text: Text
@@ -37,7 +43,28 @@ class RefusalPart(Strict):
     refusal: Text
 
 
-Parts = Annotated[list[TextPart | RefusalPart], Field(min_length=1, max_length=64)]
+class GivenFile(Strict):
+    """A file of the project, or one that comes with the request."""
+
+    file_id: Name | None = None
+    file_data: FileData | None = None
+    filename: Short | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> GivenFile:
+        if (self.file_id is None) == (self.file_data is None):
+            raise ValueError("a file needs file_id or file_data")
+        return self
+
+
+class FilePart(Strict):
+    """A file among the parts of a message: its text is put before the model."""
+
+    type: Literal["file"]
+    file: GivenFile
+
+
+Parts = Annotated[list[TextPart | RefusalPart | FilePart], Field(min_length=1, max_length=64)]
 
 
 class CalledFunction(Strict):
@@ -47,8 +74,15 @@ class CalledFunction(Strict):
     arguments: Text
 
 
-class ToolCall(Strict):
-    """A call that the assistant made in an earlier turn."""
+class CalledCustom(Strict):
+    """Which custom tool the assistant called, and its input."""
+
+    name: FunctionName
+    input: Text
+
+
+class FunctionCall(Strict):
+    """A call of a function that the assistant made in an earlier turn."""
 
     id: Short
     type: Literal["function"]
@@ -56,41 +90,78 @@ class ToolCall(Strict):
     index: Annotated[int, Field(ge=0, le=MAX_TOOLS)] | None = None
 
 
+class CustomCall(Strict):
+    """A call of a custom tool that the assistant made in an earlier turn."""
+
+    id: Short
+    type: Literal["custom"]
+    custom: CalledCustom
+    index: Annotated[int, Field(ge=0, le=MAX_TOOLS)] | None = None
+
+
+ToolCall = Annotated[FunctionCall | CustomCall, Field(discriminator="type")]
+
+
 class ChatMessage(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | Parts | None = None
     name: Short | None = None
     refusal: Text | None = None
     audio: None = None
     annotations: list[Any] | None = Field(default=None, max_length=64)
-    function_call: None = None
+    function_call: CalledFunction | None = None
+    """The older form of a call, for which a message of the role function is the answer."""
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: Short | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> ChatMessage:
-        if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
+        called = self.tool_calls or self.function_call
+        if self.content is None and not (self.role == "assistant" and (called or self.refusal)):
             raise ValueError("the message has no content")
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("only assistant messages have tool_calls")
+        if called and self.role != "assistant":
+            raise ValueError("only assistant messages have tool_calls or function_call")
+        if self.role == "function" and self.name is None:
+            raise ValueError("messages of the role function need a name")
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise ValueError("tool_call_id belongs to messages of the role tool, and they need it")
         return self
 
     @property
     def text(self) -> str:
-        """The text of all parts."""
+        """The text of all parts; files have none before `with_texts`."""
         if isinstance(self.content, str) or self.content is None:
             return self.content or self.refusal or ""
-        return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in self.content)
+        texts = [part for part in self.content if not isinstance(part, FilePart)]
+        return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in texts)
+
+    @property
+    def files(self) -> list[GivenFile]:
+        """The files in it, in order."""
+        parts = self.content if isinstance(self.content, list) else ()
+        return [part.file for part in parts if isinstance(part, FilePart)]
+
+    def with_texts(self, texts: Iterator[str]) -> ChatMessage:
+        """The message with the next texts in the place of its files."""
+        if not self.files:
+            return self
+        assert isinstance(self.content, list)
+        parts = [
+            TextPart(type="text", text=next(texts)) if isinstance(part, FilePart) else part for part in self.content
+        ]
+        return self.model_copy(update={"content": parts})
 
     def as_message(self) -> dict[str, Any]:
-        """Role, text and calls; "developer" is what newer clients call "system"."""
-        plain: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": self.text}
+        """Role, text and calls; "developer" is what newer clients call "system", "function" what older ones "tool"."""
+        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
+        plain: dict[str, Any] = {"role": role, "content": self.text}
+        if self.function_call:
+            plain["tool_calls"] = [self.function_call.model_dump()]
         if self.tool_calls:
-            plain["tool_calls"] = [call.function.model_dump() for call in self.tool_calls]
+            called = [call.custom if isinstance(call, CustomCall) else call.function for call in self.tool_calls]
+            plain["tool_calls"] = [each.model_dump() for each in called]
         return plain
 
 
@@ -102,28 +173,105 @@ class Function(Strict):
     parameters: Schema | None = None
     strict: bool | None = None
 
+    def as_tool(self) -> Tool:
+        """It as the tools' room knows it."""
+        return Tool(self.name, self.description, self.parameters)
+
 
 class FunctionTool(Strict):
-    """A tool; functions only."""
+    """A function as a tool."""
 
     type: Literal["function"]
     function: Function
 
+    def as_tool(self) -> Tool:
+        """It as the tools' room knows it."""
+        return self.function.as_tool()
 
-class NamedFunction(Strict):
-    """The name of a function."""
+
+class GrammarFormat(Strict):
+    """A custom tool's input keeps to a grammar."""
+
+    type: Literal["grammar"]
+    grammar: GrammarText
+
+
+class Custom(Strict):
+    """A tool that takes plain text, free or in a format."""
+
+    name: FunctionName
+    description: Text | None = None
+    format: Annotated[TextFormat | GrammarFormat, Field(discriminator="type")] | None = None
+
+
+class CustomTool(Strict):
+    """A custom tool."""
+
+    type: Literal["custom"]
+    custom: Custom
+
+    def as_tool(self) -> Tool:
+        """It as the tools' room knows it."""
+        asked = self.custom.format
+        format = asked.grammar.as_format() if isinstance(asked, GrammarFormat) else None
+        return Tool(self.custom.name, self.custom.description, custom=True, format=format)
+
+
+class ToolName(Strict):
+    """The name of a tool."""
 
     name: FunctionName
 
+    def chosen(self) -> Chosen:
+        """It as the tools' room knows it."""
+        return Chosen((self.name,))
 
-class NamedTool(Strict):
-    """The one tool that must be called."""
+
+class NamedFunction(Strict):
+    """The one function that must be called."""
 
     type: Literal["function"]
-    function: NamedFunction
+    function: ToolName
+
+    def chosen(self) -> Chosen:
+        """It as the tools' room knows it."""
+        return Chosen((self.function.name,))
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedTool
+class NamedCustom(Strict):
+    """The one custom tool that must be called."""
+
+    type: Literal["custom"]
+    custom: ToolName
+
+    def chosen(self) -> Chosen:
+        """It as the tools' room knows it."""
+        return Chosen((self.custom.name,))
+
+
+class Allowed(Strict):
+    """Some of the tools, of which one may, or must, be called."""
+
+    mode: Literal["auto", "required"]
+    tools: AllowedTools
+
+
+class AllowedChoice(Strict):
+    """All tools are told, some may be called."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: Allowed
+
+    def chosen(self) -> Chosen:
+        """It as the tools' room knows it."""
+        kinds = [(tool, tool.get("type")) for tool in self.allowed_tools.tools]
+        inner = [tool.get(kind) if kind in ("function", "custom") else None for tool, kind in kinds]
+        names = tuple(each.get("name") if isinstance(each, dict) else None for each in inner)
+        return Chosen(names, required=self.allowed_tools.mode == "required", others=True)
+
+
+NamedChoice = Annotated[NamedFunction | NamedCustom | AllowedChoice, Field(discriminator="type")]
+ToolChoice = Literal["none", "auto", "required"] | NamedChoice
 
 
 class JsonSchema(Strict):
@@ -155,7 +303,7 @@ class ChatCompletionRequest(Drawing):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[FunctionTool | CustomTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
@@ -172,21 +320,30 @@ class ChatCompletionRequest(Drawing):
     audio: Unsupported = None
     moderation: Unsupported = None
     web_search_options: Unsupported = None
-    functions: Unsupported = None
-    function_call: Unsupported = None
+    functions: Annotated[list[Function], Field(max_length=MAX_TOOLS)] | None = None
+    """The older form of tools, as `function_call` is that of `tool_choice`; answered in the older form."""
+    function_call: Literal["none", "auto"] | ToolName | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatCompletionRequest:
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs = true")
-        names = [tool.function.name for tool in self.tools or ()]
-        if len(set(names)) < len(names):
-            raise ValueError("two tools have the same name")
-        if self.tool_choice not in (None, "none") and not names:
-            raise ValueError("tool_choice needs tools")
-        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
-            raise ValueError("tool_choice names a tool that is not among tools")
+        self.tool_use()
         return self
+
+    def tool_use(self) -> ToolUse:
+        """What the request says about tools.
+
+        Raises:
+            ValueError: when it contradicts itself.
+        """
+        old = self.functions is not None or self.function_call is not None
+        if old and (self.tools is not None or self.tool_choice is not None):
+            raise ValueError("functions and function_call are the older form of tools and tool_choice: use one form")
+        choice = self.function_call if old else self.tool_choice
+        chosen = choice if choice is None or isinstance(choice, str) else choice.chosen()
+        tools = [tool.as_tool() for tool in (self.functions if old else self.tools) or ()]
+        return ToolUse.of(tools, chosen, old or self.parallel_tool_calls is False)
 
     def answer_params(self) -> AnswerParams:
         """The answer's parameters; `max_completion_tokens` wins over its older name `max_tokens`."""

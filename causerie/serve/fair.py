@@ -2,15 +2,28 @@
 
 Start-time fair queueing (Goyal, Vin, Cheng 1996): a tenant's next turn begins, in virtual time, where its last one
 ended; turns are given in the order of their beginnings, so that a tenant with a thousand requests waiting delays
-another's one by no more than the turn under way.
+another's one by no more than the turn under way. Only turns that came count as work: who left the line, or waited too
+long, leaves no trace.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """One caller in its tenant's line; `arrived` is the virtual time when it came."""
+
+    arrived: float
+    number: int
+    slots: int
+    cost: int
+    future: asyncio.Future[None]
 
 
 class FairQueue:
@@ -21,13 +34,13 @@ class FairQueue:
         self.free = slots
         self._virtual = 0.0
         self._ends: dict[str, float] = {}
-        self._waiting: list[tuple[float, int, int, asyncio.Future[None]]] = []
+        self._lines: dict[str, deque[_Waiting]] = {}
         self._count = 0
 
     @property
     def waiting(self) -> int:
         """Callers whose turn has not come."""
-        return sum(not future.done() for _, _, _, future in self._waiting)
+        return sum(not each.future.done() for line in self._lines.values() for each in line)
 
     @asynccontextmanager
     async def turn(self, tenant: str, slots: int, cost: int, seconds: float | None) -> AsyncIterator[None]:
@@ -43,12 +56,13 @@ class FairQueue:
             TimeoutError: when the turn did not come in time.
         """
         slots = min(slots, self.slots)
-        start = max(self._virtual, self._ends.get(tenant, 0.0))
-        self._ends[tenant] = start + cost
-        if self._waiting or self.free < slots:
-            await self._wait(start, slots, seconds)
-        else:
-            self._take(start, slots)
+        self._count += 1
+        future = asyncio.get_running_loop().create_future()
+        this = _Waiting(self._virtual, self._count, slots, cost, future)
+        self._lines.setdefault(tenant, deque()).append(this)
+        self._serve()
+        if not future.done():
+            await self._wait(tenant, this, seconds)
         try:
             yield
         finally:
@@ -56,45 +70,54 @@ class FairQueue:
 
     def give_up(self) -> None:
         """End all waiting, as if the time were over."""
-        for _, _, _, future in self._waiting:
-            if not future.done():
-                future.set_exception(TimeoutError())
+        for line in self._lines.values():
+            for each in line:
+                if not each.future.done():
+                    each.future.set_exception(TimeoutError())
 
-    async def _wait(self, start: float, slots: int, seconds: float | None) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._count += 1
-        heapq.heappush(self._waiting, (start, self._count, slots, future))
-        self._serve()
+    async def _wait(self, tenant: str, this: _Waiting, seconds: float | None) -> None:
+        future = this.future
         try:
             async with asyncio.timeout(seconds):
                 await future
         except BaseException:
-            if (
-                future.done() and not future.cancelled() and future.exception() is None
-            ):  # the turn came in the same moment: pass it on
-                self._give(slots)
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._ends[tenant] -= this.cost  # the turn came in the same moment: pass it on
+                self._give(this.slots)
             future.cancel()
             self._serve()
             raise
 
-    def _take(self, start: float, slots: int) -> None:
-        self.free -= slots
-        self._virtual = max(self._virtual, start)
-
     def _give(self, slots: int) -> None:
         self.free += slots
         self._serve()
-        if self.free == self.slots and not self._waiting:  # all is quiet: nobody is owed anything
+        if self.free == self.slots and not self._lines:  # all is quiet: nobody is owed anything
             self._virtual = 0.0
             self._ends.clear()
 
     def _serve(self) -> None:
         """Begin the turns that can begin; those that were given up are passed over."""
-        while self._waiting:
-            start, _, slots, future = self._waiting[0]
-            if not future.done():
-                if self.free < slots:
-                    return
-                self._take(start, slots)
-                future.set_result(None)
-            heapq.heappop(self._waiting)
+        while (found := self._next()) is not None:
+            start, tenant, this = found
+            if self.free < this.slots:
+                return
+            self._lines[tenant].popleft()
+            self.free -= this.slots
+            self._virtual = max(self._virtual, start)
+            self._ends[tenant] = start + this.cost
+            this.future.set_result(None)
+
+    def _next(self) -> tuple[float, str, _Waiting] | None:
+        """The turn that begins the earliest, its beginning and its tenant: the first of every line is looked at."""
+        best: tuple[float, str, _Waiting] | None = None
+        for tenant in list(self._lines):
+            line = self._lines[tenant]
+            while line and line[0].future.done():
+                line.popleft()
+            if not line:
+                del self._lines[tenant]
+                continue
+            start = max(line[0].arrived, self._ends.get(tenant, 0.0))
+            if best is None or (start, line[0].number) < (best[0], best[2].number):
+                best = (start, tenant, line[0])
+        return best

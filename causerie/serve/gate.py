@@ -147,11 +147,10 @@ class Gate:
                 except ApiError:
                     self.refused["quota"] += 1
                     raise
-            spent = 0
+            spent, entered = 0, False
             try:
                 queue = self._lane(lane)
                 seconds = self.queue_seconds if asking.seconds is None else min(asking.seconds, self.queue_seconds)
-                entered = False
                 try:
                     async with queue.turn(asking.tenant, answers, tokens, seconds):
                         entered = True
@@ -165,7 +164,7 @@ class Gate:
                     if entered:
                         spent = tokens if used is None else used.prompt_tokens + used.completion_tokens
             finally:
-                reservation.settle(spent)
+                reservation.settle(spent, reached=entered)
 
     @contextmanager
     def hold(self, asking: Asking, answers: int, tokens: int) -> Iterator[None]:

@@ -11,9 +11,10 @@ from functools import cached_property
 from hmac import compare_digest
 from typing import Any, Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Column, insert, select, update
 
 from causerie.serve.gate import Asking
+from causerie.serve.metering import tokens_since
 from causerie.serve.quota import DAY, UNLIMITED, Limits
 from causerie.serve.scopes import INFERENCE, Need, role_scopes
 from causerie.store import Store, accounts, api_keys, new_id, now, objects, usage, users
@@ -152,7 +153,7 @@ def find_key(store: Store, key: str) -> Principal | None:
     if within is None:
         return None
     limits, shared = Limits.of(row.limits), Limits.of(project.get("limits"))
-    spent = _spent(store, usage.c.key_id == row.id, limits), _spent(store, usage.c.project == row.project, shared)
+    spent = _spent(store, usage.c.key_id, row.id, limits), _spent(store, usage.c.project, row.project, shared)
     return Principal(row.id, row.user, tuple(row.scopes), row.project, within, limits, shared, spent, row.expires)
 
 
@@ -179,10 +180,8 @@ def _object(store: Store, kind: str, id: str, parent: str) -> dict[str, Any]:
     return dict(row.body) if row is not None else {}
 
 
-def _spent(store: Store, whose: Any, limits: Limits) -> int:
+def _spent(store: Store, by: Column[Any], whose: str | None, limits: Limits) -> int:
     """Tokens of the last 24 hours, where a daily quota counts them."""
-    if limits.tokens_per_day is None:
+    if limits.tokens_per_day is None or whose is None:
         return 0
-    total = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
-    row = store.first(select(func.coalesce(total, 0)).where(whose, usage.c.time > now() - DAY))
-    return int(row[0]) if row is not None else 0
+    return tokens_since(store, now() - DAY, by, whose).get(whose, 0)

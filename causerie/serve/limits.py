@@ -10,8 +10,9 @@ MAX_TEXT: Final = 2**20
 """Characters of one text."""
 MAX_MESSAGES: Final = 2_048
 MAX_PROMPTS: Final = 64
-MAX_CHOICES: Final = 16
+MAX_CHOICES: Final = 128
 """Answers drawn for one request (`n` times prompts)."""
+MAX_BEST_OF: Final = 20
 MAX_TOKENS: Final = 2**20
 MAX_STOPS: Final = 4
 MAX_STOP_LENGTH: Final = 256

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Protocol
 
+from sqlalchemy import Column, func, select
+
 from causerie.serve.errors import as_api_error
 from causerie.serve.metrics import Tally
 from causerie.serve.pool import ServedVersion
@@ -17,6 +19,8 @@ from causerie.store import RowLog, Store, new_id, now, usage
 
 CLIENT_GONE: Final = 499
 """Status recorded for a request whose client left (nobody receives it)."""
+MOST_KNOWN: Final = 30_000
+"""Ids that one query takes, at most (SQLite's limit is 32,766)."""
 
 
 class CachedTokens(Protocol):
@@ -136,3 +140,28 @@ class Meter:
 def usage_log(store: Store) -> RowLog:
     """The usage rows of a database on their way to the disk."""
     return store.remember("usage log", lambda: RowLog(store, usage))
+
+
+def tokens_since(store: Store, moment: float, by: Column[Any], only: str | None = None) -> dict[str, int]:
+    """Tokens used since a moment by each key or project, those of rows on their way to the disk included.
+
+    Args:
+        store: the database of the rows.
+        moment: Unix seconds.
+        by: `usage.c.key_id` or `usage.c.project`; rows without one are left out.
+        only: counts nobody else.
+    """
+    rows = [row for row in usage_log(store).pending() if row["time"] >= moment and row.get(by.name)]
+    rows = [row for row in rows if only in (None, row[by.name])]
+    known = [row["request_id"] for row in rows[:MOST_KNOWN]]
+    total = func.sum(usage.c.prompt_tokens + usage.c.completion_tokens)
+    whose = by.is_not(None) if only is None else by == only
+    query = (
+        select(by.label("name"), total.label("tokens"))
+        .where(usage.c.time >= moment, whose, usage.c.request_id.not_in(known))
+        .group_by(by)
+    )
+    used = {str(row.name): int(row.tokens) for row in store.read(query)}
+    for row in rows:
+        used[row[by.name]] = used.get(row[by.name], 0) + row["prompt_tokens"] + row["completion_tokens"]
+    return used

@@ -85,15 +85,18 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Reservation:
-    """What a request took: buckets of tokens, and how many tokens from each."""
+    """What a request took: buckets of tokens, how many tokens from each, and buckets of requests."""
 
     buckets: tuple[Bucket, ...]
     tokens: int
+    requests: tuple[Bucket, ...] = ()
 
-    def settle(self, used: int) -> None:
-        """Give back what was not used, or take what was used beyond."""
+    def settle(self, used: int, *, reached: bool = True) -> None:
+        """Give back what was not used, or take what was used beyond; the request too when it `reached` no engine."""
         for bucket in self.buckets:
             bucket.give(self.tokens - used)
+        for bucket in () if reached else self.requests:
+            bucket.give(1)
 
 
 NOTHING: Final = Reservation((), 0)
@@ -137,7 +140,8 @@ class Quotas:
                 taken.append((bucket, amount, unit))
         for bucket, amount, _ in taken:
             bucket.level -= amount
-        return Reservation(tuple(bucket for bucket, _, unit in taken if unit == "tokens"), tokens)
+        of = {kind: tuple(bucket for bucket, _, unit in taken if unit == kind) for kind in ("tokens", "requests")}
+        return Reservation(of["tokens"], tokens, of["requests"])
 
     def remaining(self, holders: Sequence[Holder]) -> dict[str, str]:
         """The headers by which clients pace themselves, for the tightest limits per minute."""

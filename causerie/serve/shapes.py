@@ -25,7 +25,9 @@ from pydantic_core import PydanticCustomError
 
 from causerie.serve.answer import AnswerParams
 from causerie.serve.limits import (
+    MAX_BEST_OF,
     MAX_BIASES,
+    MAX_BODY,
     MAX_CHOICES,
     MAX_METADATA,
     MAX_NAME,
@@ -35,8 +37,10 @@ from causerie.serve.limits import (
     MAX_STOPS,
     MAX_TEXT,
     MAX_TOKENS,
+    MAX_TOOLS,
     MAX_TOP_LOGPROBS,
 )
+from causerie.serve.tools import InputFormat
 
 INT64: Final = 2**63
 
@@ -109,6 +113,25 @@ Schema = Annotated[dict[str, Any], AfterValidator(_small)]
 Plain = Annotated[dict[str, Any], AfterValidator(_small)]
 """A JSON object of the caller's own making."""
 FunctionName = Annotated[str, StringConstraints(pattern=r"\A[a-zA-Z0-9_.-]{1,64}$")]
+AllowedTools = Annotated[list[Plain], Field(max_length=MAX_TOOLS)]
+"""The tools that may be called, each described as far as the caller likes; its name counts."""
+Definition = Annotated[str, StringConstraints(min_length=1, max_length=MAX_SCHEMA), AfterValidator(_no_nul)]
+"""The text of a grammar; what it says is checked where it is compiled."""
+
+
+class GrammarText(Strict):
+    """A grammar for the input of a custom tool."""
+
+    syntax: Literal["lark", "regex"]
+    definition: Definition
+
+    def as_format(self) -> InputFormat:
+        """It as the tools' room knows it."""
+        return InputFormat(self.syntax, self.definition)
+
+
+FileData = Annotated[str, StringConstraints(min_length=1, max_length=MAX_BODY), AfterValidator(_no_nul)]
+"""A file's content in base64, as a data URL or bare."""
 
 
 class FileExpiry(Strict):
@@ -205,7 +228,7 @@ class CompletionRequest(Drawing):
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """Give each token's log-probability, and so many of the likeliest tokens beside it."""
-    best_of: Annotated[int, Field(ge=0, le=MAX_CHOICES)] | None = None
+    best_of: Annotated[int, Field(ge=0, le=MAX_BEST_OF)] | None = None
     """Draw so many and give the `n` likeliest; 0 is as none."""
     suffix: Text | None = None
     """What comes after the gap that is to be filled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -30,6 +31,7 @@ class RowLog:
         self._insert = insert(table)
         self._rows: deque[dict[str, Any]] = deque(maxlen=MOST)
         self._flight: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
         self._busy = False
         self.failing = False
         self.dropped = 0
@@ -42,8 +44,14 @@ class RowLog:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Hand over a row, without waiting for it."""
-        self.dropped += len(self._rows) == MOST
-        self._rows.append(dict(row))
+        with self._lock:
+            self.dropped += len(self._rows) == MOST
+            self._rows.append(dict(row))
+
+    def pending(self) -> list[dict[str, Any]]:
+        """The rows that may not be on the disk yet, oldest first; whoever then reads the table has seen every row."""
+        with self._lock:
+            return [*self._flight, *self._rows]
 
     def _next(self) -> Job | None:
         """What the writer does when it comes by."""
@@ -56,16 +64,18 @@ class RowLog:
 
     def _write(self, connection: Connection) -> int:
         """Write a load of rows, again the same one after a failure; they are forgotten after the commit."""
-        while self._rows and len(self._flight) < AT_ONCE:
-            self._flight.append(self._rows.popleft())
+        with self._lock:
+            while self._rows and len(self._flight) < AT_ONCE:
+                self._flight.append(self._rows.popleft())
         connection.execute(self._insert, self._flight)
         return len(self._flight)
 
     def _written(self, written: Future[int]) -> None:
         error = written.exception()
-        if error is None:
-            self._flight = []
-        elif not self.failing:
+        if error is not None and not self.failing:
             log.error("rows are not written, %d are waiting: %s", self.waiting, error)
         self.failing = error is not None
+        if error is None:
+            with self._lock:
+                self._flight = []
         self._busy = False

@@ -76,8 +76,8 @@ class Diary:
             "tokens": tokens,
             "tokens_per_second": round(rate, 1),
             "gflops_per_second": round(flops / 1e9, 2),
-            "step_seconds": round(seconds, 3),
-            "cpu_seconds": round(cpu_seconds, 3),
+            "step_seconds": round(seconds, 5),
+            "cpu_seconds": round(cpu_seconds, 5),
             "seconds": round(passed, 2),
             "seconds_left": round(passed * (1 - done) / done, 1) if done else None,
         }

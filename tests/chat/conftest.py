@@ -25,6 +25,7 @@ from causerie.infer import EngineConfig, Event, Sampling
 from causerie.serve import EnginePool, Server
 from causerie.store import Store, open_store
 from causerie.text import Tokenizer, load_tokenizer, train_bpe
+from tests.waiting import PATIENCE
 
 TEXT = "The sea is blue. La mer est bleue. Bread costs $5 and $10, never more. " * 20
 
@@ -137,7 +138,7 @@ def start_server(
     server = Server(app, "127.0.0.1", 0, grace=1, on_ready=lambda _url: ready.set())
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    assert ready.wait(120)
+    assert ready.wait(PATIENCE)
     return server, thread
 
 
@@ -151,15 +152,19 @@ def served(workspace: Path, tokenizer: Tokenizer) -> Iterator[Served]:
         register(store, workspace, "demo", second, parents=["demo@1"], status="promoted", **terms)
         script = Script()
         server, thread = start_server(workspace, store, script, (sys.executable, str(IMPROVE)))
-        with httpx.Client(base_url=server.url, timeout=20) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             yield Served(server.url, workspace, store, script, client)
         server.stop()
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
 def taught(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
-    """A real model of 0.1 million parameters that says `TEXT` on and on: answers end where they are cut."""
+    """A real model of 0.1 million parameters that says `TEXT` on and on: answers end where they are cut.
+
+    It is taught never to end them itself, so that no test meets the one answer in a thousand that is short by chance
+    (a special token has a chance of 1e-8).
+    """
     import torch
 
     from causerie.model import ModelShape, init_model, save_model
@@ -174,6 +179,7 @@ def taught(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
         rows = ids[starts + torch.arange(65)]
         logits = model.logits(model(rows[:, :-1]))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        loss = loss + 0.3 * logits[..., sorted(tokenizer.special.values())].logsumexp(-1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -233,7 +239,7 @@ def real_server(workspace: Path, weights: Sequence[Path], signed: bool = False) 
         with httpx.Client(base_url=server.url, timeout=60) as client:
             yield RealServed(server.url, workspace, store, Script(), client, pool, accounts)
         server.stop()
-        thread.join(30)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -258,7 +264,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium at /usr/bin/chromium")
 
-expect.set_options(timeout=20_000)  # machines that run this are sometimes busy
+expect.set_options(timeout=60_000)  # machines that run this are sometimes busy
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
+from unittest.mock import AsyncMock
 
+from causerie.chat.improve import Improver
 from causerie.feedback import get_exposure, signals_of
+from tests.waiting import wait_for
 
 from .conftest import Served
 
@@ -139,7 +141,7 @@ def test_a_signal_is_recorded_once_and_can_be_withdrawn(served: Served) -> None:
     assert served.send("DELETE", "/api/feedback/sig_b").status_code == 404
     stats = served.get("/api/teach?model=demo")
     assert (stats["counts"], stats["withdrawn"]) == ({}, 1)
-    assert (stats["needed"], stats["missing"]) == (194, 194)
+    assert (stats["votes"], stats["needed"], stats["missing"], stats["to_start"]) == (0, 340, 340, 20)
 
 
 def test_an_edit_is_what_the_conversation_goes_on_with(served: Served) -> None:
@@ -301,13 +303,9 @@ def test_the_page_is_served_under_a_strict_policy(served: Served) -> None:
 
 def wait_for_round(served: Served) -> dict[str, Any]:
     """The improvement's progress when it has ended."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        progress: dict[str, Any] = served.get("/api/improve")
-        if progress["status"] not in ("starting", "running"):
-            return progress
-        time.sleep(0.05)
-    raise AssertionError("the improvement did not end")
+    wait_for(lambda: served.get("/api/improve")["status"] not in ("starting", "running"))
+    progress: dict[str, Any] = served.get("/api/improve")
+    return progress
 
 
 def test_a_promoted_candidate_answers_at_once_and_rollback_goes_back(served: Served) -> None:
@@ -342,6 +340,12 @@ def test_a_refused_candidate_changes_nothing_and_cannot_be_chosen(served: Served
     assert progress["verdict"]["promoted"] is False
     assert served.get("/api/state")["models"][0]["version"] == "demo@2"
     assert served.send("POST", "/api/rollback", {"version": "demo@3"}).json()["error"]["code"] == "CAU-5003"
+    assert served.get("/api/improve?model=demo") == progress
+    other = served.get("/api/improve?model=starter")
+    assert (other["status"], other["model"], other["verdict"], other["gate"]) == ("idle", None, None, None)
+    later = Improver(served.workspace, AsyncMock())  # as after a restart of the server
+    assert later.progress("demo")["verdict"] == progress["verdict"]
+    assert later.progress("starter")["status"] == "idle"
 
 
 def test_a_failed_start_says_why(served: Served) -> None:
@@ -350,16 +354,17 @@ def test_a_failed_start_says_why(served: Served) -> None:
     progress = wait_for_round(served)
     assert progress["status"] == "failed"
     assert progress["error"]["code"] == "CAU-5101"
+    assert served.get("/api/improve?model=starter")["error"] is None
     assert "3 votes to learn from" in progress["log"]
 
 
 def test_a_stopped_round_is_stopped_and_rollback_waits_for_it(served: Served) -> None:
     (served.workspace / "improve-verdict").write_text("waits")
     served.post("/api/improve", {"model": "demo"})
-    until = time.monotonic() + 20
-    while served.get("/api/improve")["share"] is None and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: served.get("/api/improve")["share"] is not None)
     assert served.send("POST", "/api/rollback", {"version": "demo@1"}).status_code == 409
+    elsewhere = served.get("/api/improve?model=starter")  # there is one round at a time, and it says whose
+    assert (elsewhere["status"], elsewhere["model"]) == ("running", "demo")
     assert served.send("DELETE", "/api/improve").status_code == 200
     assert wait_for_round(served)["status"] == "stopped"
     kinds = {run["kind"]: run for run in served.get("/api/runs")["runs"]}

@@ -19,6 +19,7 @@ from causerie.hub import register
 from causerie.loop import CanaryConfig, start_canary
 from causerie.store import open_store
 from causerie.text import Tokenizer
+from tests.waiting import PATIENCE
 
 from .conftest import IMPROVE, Script, Served, ask, make_model, needs_chromium, start_server
 from .test_page import PAYLOADS
@@ -236,7 +237,7 @@ def house(workspace: Path, tokenizer: Tokenizer) -> Iterator[tuple[str, Accounts
         server, thread = start_server(workspace, store, Script(), (sys.executable, str(IMPROVE)), door=door)
         yield server.url, accounts
         server.stop()
-        thread.join(20)
+        thread.join(PATIENCE)
 
 
 def test_the_first_admin_signs_in_makes_an_account_and_a_key(browser: Browser, house: tuple[str, Accounts]) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+
+from tests.waiting import wait_for
 
 from .conftest import RealServed, ask, needs_chromium, reader
 from .documents import a_pdf, office
@@ -43,10 +49,7 @@ def shown(real: RealServed) -> list[dict[str, Any]]:
 
 def idle(real: RealServed, name: str = "demo") -> int:
     """Tokens that an engine drew in all, once nothing runs in it any more."""
-    until = time.monotonic() + 20
-    while real.engine(name).get("running") or real.engine(name).get("waiting"):
-        assert time.monotonic() < until, "the engine goes on"
-        time.sleep(0.05)
+    wait_for(lambda: not real.engine(name).get("running") and not real.engine(name).get("waiting"))
     return real.engine(name).get("decode_tokens", 0)
 
 
@@ -62,6 +65,17 @@ def long_story(page: Page, real: RealServed, tokens: int) -> None:
     expect(page.locator(".growing")).to_contain_text(re.compile("sea|mer|Bread"))
 
 
+@contextmanager
+def held(real: RealServed) -> Iterator[None]:
+    """The engine stands still for the block: an answer under way is still under way, however slow the browser is."""
+    worker = int(real.pool.get("demo").engine.info["pid"])
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
 WATCH = """() => { window.seen = [];
     new MutationObserver(() => {
         const text = document.querySelector('article.answer .markdown')?.textContent ?? '';
@@ -73,11 +87,13 @@ def test_an_answer_grows_and_stop_stops_the_engine(live: Page, real: RealServed)
     before = idle(real)
     live.evaluate(WATCH)
     long_story(live, real, 8000)
-    expect(live.get_by_text("Answering…")).to_be_attached()
-    growing = live.locator(".growing")
-    expect(growing).to_have_attribute("aria-live", "polite")
-    expect(growing).to_have_attribute("aria-busy", "true")
-    live.keyboard.press("Escape")
+    live.wait_for_function("window.seen.length > 2")
+    with held(real):
+        expect(live.get_by_text("Answering…")).to_be_attached()
+        growing = live.locator(".growing")
+        expect(growing).to_have_attribute("aria-live", "polite")
+        expect(growing).to_have_attribute("aria-busy", "true")
+        live.keyboard.press("Escape")
     expect(live.get_by_text("Stopped", exact=True)).to_be_visible()
     expect(live.get_by_text("Answer finished.")).to_be_attached()
     drawn = idle(real) - before
@@ -225,9 +241,10 @@ def test_a_conversation_is_exported_and_printed(live: Page, real: RealServed) ->
 
 
 def test_a_reload_in_the_middle_goes_on(live: Page, real: RealServed) -> None:
-    long_story(live, real, 1500)
-    live.reload()
-    expect(live.get_by_role("button", name="Stop")).to_be_visible()
+    long_story(live, real, 4000)
+    with held(real):
+        live.reload()
+        expect(live.get_by_role("button", name="Stop")).to_be_visible()
     expect(live.get_by_text("Cut at the length limit")).to_be_visible(timeout=60_000)
     assert shown(real)[1]["exposure"]["finish"] == "length"
     expect(answers(live)).to_have_count(1)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from causerie.store import exposures, signals
 
 from .conftest import RealServed, ask, needs_chromium
-from .test_real_chat import short, shown
+from .test_real_chat import settle, short, shown
 
 pytestmark = needs_chromium
 
@@ -52,7 +52,7 @@ def test_a_thumb_has_reasons_and_a_comment_and_is_withdrawn(live: Page, real: Re
 
 
 def test_two_drafts_are_compared_and_a_tie_counts_as_one(live: Page, real: RealServed) -> None:
-    short(live)
+    settle(live, Longest_answer=40, Seed=7)
     live.get_by_label("Two drafts").check()
     ask(live, "Hello")
     for name in ("A", "B"):

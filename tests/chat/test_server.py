@@ -16,6 +16,7 @@ from causerie.core import CauserieError
 from causerie.hub import register
 from causerie.store import exposures, messages, open_store
 from causerie.text import Tokenizer
+from tests.waiting import PATIENCE
 
 from .conftest import IMPROVE, Script, make_model, start_server
 
@@ -46,7 +47,7 @@ def test_an_answer_under_way_is_saved_when_the_server_ends(workspace: Path, toke
                         break
             time.sleep(0.1)
         server.stop()
-        thread.join(20)
+        thread.join(PATIENCE)
         (answer,) = store.read(select(messages).where(messages.c.role == "assistant"))
         (exposure,) = store.read(select(exposures))
     assert answer.content.startswith("The sea")

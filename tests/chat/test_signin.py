@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
 
+from causerie.chat import accounts as accounts_module
 from causerie.chat.accounts import Accounts
 from causerie.chat.oidc import Provider
 from causerie.chat.signin import Door
@@ -32,8 +33,10 @@ from causerie.chat.throttle import Throttle
 from causerie.core import CauserieError
 from causerie.feedback import erase_user
 from causerie.hub import list_audit, register
+from causerie.serve.metering import usage_log
 from causerie.store import Store, accounts, now, open_store, sessions, usage
 from causerie.text import Tokenizer
+from tests.waiting import PATIENCE, wait_for
 
 from .conftest import IMPROVE, Script, make_model, start_server
 
@@ -50,7 +53,7 @@ class House:
 
     @contextmanager
     def visitor(self, name: str | None = None) -> Iterator[httpx.Client]:
-        with httpx.Client(base_url=self.url, timeout=20) as client:
+        with httpx.Client(base_url=self.url, timeout=60) as client:
             if name is not None:
                 answer = client.post("/api/session", json={"name": name, "password": PASSWORD})
                 assert answer.status_code == 200, answer.text
@@ -65,7 +68,7 @@ def house(workspace: Path, tokenizer: Tokenizer, request: pytest.FixtureRequest)
         server, thread = start_server(workspace, store, Script(), (sys.executable, str(IMPROVE)), door=door)
         yield House(server.url, store, door)
         server.stop()
-        thread.join(20)
+        thread.join(PATIENCE)
 
 
 def test_the_first_admin_needs_the_code_and_there_is_only_one_first(house: House) -> None:
@@ -128,7 +131,8 @@ def test_nobody_gets_in_without_signing_in_and_nobody_sees_anothers_things(house
         assert grace.get("/api/state").status_code == 401
 
 
-def test_admins_look_after_accounts_keys_and_quotas(house: House) -> None:
+def test_admins_look_after_accounts_keys_and_quotas(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts_module, "DAY", 1e12)  # a day that does not end while this test asks
     house.accounts.create("Ada", PASSWORD, "admin")
     with house.visitor("Ada") as ada:
         me = ada.get("/api/session").json()["person"]["id"]
@@ -167,7 +171,28 @@ def test_admins_look_after_accounts_keys_and_quotas(house: House) -> None:
         assert {"account created", "key revoked"} <= {entry["action"] for entry in told["entries"]}
 
 
-def test_guessing_is_slowed_down(house: House) -> None:
+def test_a_daily_quota_counts_what_is_not_on_the_disk_yet(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of an answer are written behind it; who asks again at once has used its tokens all the same."""
+    monkeypatch.setattr(accounts_module, "DAY", 1e12)
+    person, other = (house.accounts.create(name, PASSWORD, "member") for name in ("Ada", "Grace"))
+    for each in (person, other):
+        house.accounts.change(each.id, {"daily_tokens": 60}, other)
+    busy = threading.Event()
+    house.store.submit_work(lambda _: busy.wait(PATIENCE))
+    row = {"request_id": "r1", "time": now(), "key_id": person.id, "route": "/api/chat", "status": 200, "latency": 0.1}
+    usage_log(house.store).add({**row, "prompt_tokens": 40, "completion_tokens": 20})
+    for _ in range(2):
+        with pytest.raises(CauserieError, match="used up"):
+            house.accounts.check_quota(person)
+        house.accounts.check_quota(other)
+        assert {one["name"]: one["used_today"] for one in house.accounts.all()} == {"Ada": 60, "Grace": 0}
+        busy.set()
+        wait_for(lambda: not usage_log(house.store).waiting)
+
+
+def test_guessing_is_slowed_down(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = time.monotonic()
+    monkeypatch.setattr(house.door.throttle, "_clock", lambda: begun)
     house.accounts.create("Ada", PASSWORD, "admin")
     with house.visitor() as client:
         codes = [
@@ -272,7 +297,7 @@ def provider() -> Iterator[FakeProvider]:
     thread.start()
     yield found
     server.should_exit = True
-    thread.join(20)
+    thread.join(PATIENCE)
     listening.close()
 
 
@@ -283,7 +308,7 @@ def test_an_identity_provider_lets_people_in_and_lies_are_refused(
         register(store, workspace, "demo", make_model(workspace, tokenizer, "a1"), status="promoted")
         door = Door(Accounts(store), Provider(provider.url, "causerie", "secret"))
         server, thread = start_server(workspace, store, Script(), (sys.executable, str(IMPROVE)), door=door)
-        with httpx.Client(base_url=server.url, timeout=20) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             back = provider.authorize(client.get("/api/session/oidc").headers["location"])
             assert httpx.get(back).json()["error"]["code"] == "CAU-6116", "another browser has no cookie"
             back = provider.authorize(client.get("/api/session/oidc").headers["location"])
@@ -300,4 +325,4 @@ def test_an_identity_provider_lets_people_in_and_lies_are_refused(
             assert client.get(back).json()["error"]["code"] == "CAU-6116", "signed with another key"
         assert len(store.read(select(accounts))) == 1
         server.stop()
-        thread.join(20)
+        thread.join(PATIENCE)

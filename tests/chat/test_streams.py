@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from causerie.chat import sse
 from causerie.chat.sse import EventLog
+from tests.waiting import PATIENCE
 
 from .conftest import Served
 from .test_api import ask, events, new_conversation, tree
@@ -35,7 +36,7 @@ def test_a_reader_gets_every_event_from_where_it_asks_once_and_in_order(count: i
             log.emit("delta", n=number)
             await asyncio.sleep(0)
         log.close()
-        return await asyncio.wait_for(reading, 5)
+        return await asyncio.wait_for(reading, PATIENCE)
 
     found = asyncio.run(scene())
     assert [frame.split("\n")[0] for frame in found] == [f"id: {number}" for number in range(max(after, 0), count)]

@@ -65,3 +65,38 @@ def test_a_changed_vote_was_not_withdrawn(served: Served) -> None:
     assert counted(served)["withdrawn"] == 1
     record_signal(served.store, Signal(shown.id, "ada", "thumb", {"label": False}, reasons=("wrong",)))
     assert (counted(served)["withdrawn"], counted(served)["counts"]) == (0, {"down": 1})
+
+
+def test_what_the_gate_asked_for_is_what_the_page_asks_for(served: Served, tokenizer: Tokenizer) -> None:
+    """One number in both places: votes in all, counted down by those that came since."""
+    for number in range(3):
+        choose(served, number)
+    before = counted(served)
+    assert (before["votes"], before["needed"], before["missing"], before["asked_by_gate"]) == (3, 340, 337, False)
+    assert before["to_start"] == 17
+    votes = training_set(TrainingSetConfig(), served.workspace, served.store)
+    aim = {"metric": "margin_per_token", "promise": True}
+    card = {"preferences": votes.key, "missing_votes": 120, "gate": [aim]}
+    register(served.store, served.workspace, "demo", make_model(served.workspace, tokenizer, "c3"), card=card)
+    refuse(served.store, "demo@3", actor="gate", reason="not enough evidence")
+    choose(served, 40)
+    record_signal(served.store, Signal(show(served, 41).id, "ada", "thumb", {"label": True}))
+    after = counted(served)
+    assert (after["votes"], after["needed"], after["missing"], after["asked_by_gate"]) == (1, 120, 119, True)
+    assert after["to_start"] == 18
+
+
+def test_a_round_judged_by_thumbs_counts_thumbs(served: Served, tokenizer: Tokenizer) -> None:
+    record_signal(served.store, Signal(show(served, 1).id, "ada", "thumb", {"label": True}))
+    votes = training_set(TrainingSetConfig(), served.workspace, served.store)
+    aim = {"metric": "agreement", "promise": True}
+    card = {
+        "preferences": votes.key,
+        "missing_votes": 9,
+        "gate": [aim, {"metric": "margin_per_token", "promise": False}],
+    }
+    register(served.store, served.workspace, "demo", make_model(served.workspace, tokenizer, "c3"), card=card)
+    refuse(served.store, "demo@3", actor="gate", reason="not enough evidence")
+    choose(served, 2)
+    record_signal(served.store, Signal(show(served, 3).id, "ada", "thumb", {"label": False}))
+    assert (counted(served)["votes"], counted(served)["missing"]) == (1, 8)

@@ -306,3 +306,18 @@ def test_the_program_ends_with_the_status_it_says(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == "CAU-5001"
     assert done.stderr.startswith("error CAU-5001")
+
+
+def test_ctrl_c_while_the_program_still_loads_leaves_no_traceback() -> None:
+    """The key is pressed when the parser of flags is imported: long before the edge that turns errors into statuses."""
+    pressed = (
+        "import sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'cyclopts': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from causerie.cli import main\n"
+        "main(['models', 'list'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", pressed], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -121,7 +121,7 @@ def started(*arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for(pattern: str, folder: Path) -> None:
-    for _ in range(3_000):
+    for _ in range(6_000):
         if next(folder.glob(pattern), None) is not None:
             return
         time.sleep(0.02)

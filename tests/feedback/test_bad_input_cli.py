@@ -181,3 +181,30 @@ def test_open_webui_in_and_out_by_command(run: Run, tmp_path: Path) -> None:
     assert run("export", str(out), "--form", "open-webui")["rows"] == 2
     rows = json.loads(out.read_text(encoding="utf-8"))
     assert {row["data"]["rating"] for row in rows} == {1, -1} or {row["data"]["rating"] for row in rows} == {1}
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        *[(("dataset", f"--{name}={value}"), name) for value in ("nan", "inf", "-0.1")
+          for name in ("held-out", "regenerate-weight")],
+        (("dataset", "--held-out=1.5"), "held-out"),
+        (("dataset", "--max-per-user=-1"), "max-per-user"),
+        (("dataset", "--max-imported=-1"), "max-imported"),
+        (("dataset", "--max-per-user=99999999999999999999999"), "max-per-user"),
+        (("import", "nowhere.jsonl", "--limit=-1"), "limit"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused_by_name(run: Run, words: tuple[str, ...], field: str) -> None:
+    with pytest.raises(CauserieError, match="CAU-1308") as raised:
+        run(*words)
+    assert raised.value.where == field.replace("-", "_")
+
+
+def test_an_import_of_nothing_names_the_files(run: Run, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    with pytest.raises(CauserieError, match="CAU-1305") as raised:
+        run("import", str(empty))
+    assert raised.value.where == str(empty)

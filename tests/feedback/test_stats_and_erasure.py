@@ -60,11 +60,13 @@ def test_stats_count_by_kind_version_and_day(page: Page, workspace: Path) -> Non
     assert stats.by_version == {"home@1": {"lost": 1, "signals": 1, "down": 1}, "home@2": {"signals": 1, "won": 1}}
     assert stats.by_day == {"1970-01-01": 3}
     assert stats.left_out == {"without_consent": 1}
-    assert (stats.pairs, stats.unpaired, stats.new_pairs) == (1, 1, 1)
-    assert stats.missing == {"60%": 193, "65%": 84}
+    assert (stats.pairs, stats.unpaired, stats.new_pairs, stats.new_unpaired, stats.new_usable) == (1, 1, 1, 1, 2)
+    assert stats.needed == {"60%": 4 * 194, "65%": 4 * 85}, "a round keeps one vote in four to judge by"
+    assert stats.missing == {"60%": 4 * 194 - 1, "65%": 4 * 85 - 1}
     training_set(TrainingSetConfig(), workspace, page.store)
     after = feedback_stats(page.store, workspace)
-    assert (after.new_signals, after.new_pairs, after.pairs) == (0, 0, 1)
+    assert (after.new_signals, after.new_pairs, after.new_usable, after.pairs) == (0, 0, 0, 1)
+    assert after.missing == stats.missing, "votes that a round used still judge the next one"
 
 
 def test_an_empty_store_has_stats(page: Page) -> None:

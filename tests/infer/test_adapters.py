@@ -66,6 +66,25 @@ def test_log_probs_are_those_of_merged_weights(place: Path) -> None:
     assert found.prompt_logprobs[1:] == pytest.approx(wanted.prompt_logprobs[1:], abs=1e-4)
 
 
+def test_rows_without_an_adapter_are_the_same_bits_beside_one(place: Path) -> None:
+    """Also where an activation sits behind its product; the adapter's own rows are near its merged model's."""
+    base, merged_in = (Engine(place / name, EngineConfig(dtype="bfloat16")) for name in ("base", "legal"))
+    mixed = Engine(place / "base", EngineConfig(dtype="bfloat16"))
+    mixed.load_adapter("legal", place / "legal")
+    prompts = [prompt_of(9 + index, seed=index) for index in range(5)]
+    asked = [Sampling(max_tokens=8, seed=index, logprobs=True) for index in range(5)]
+    forced = Sampling(max_tokens=0, prompt_logprobs=True)
+    beside = [replace(item, adapter="legal" if index == 2 else None) for index, item in enumerate(asked)]
+    found, alone = generate_batch(mixed, prompts, beside), generate_batch(base, prompts, asked)
+    for index in (0, 1, 3, 4):
+        assert found[index].ids == alone[index].ids
+        assert found[index].logprobs == alone[index].logprobs
+    (near,) = generate_batch(mixed, prompts[2:3], replace(forced, adapter="legal"))
+    (far,), (wanted,) = (generate_batch(engine, prompts[2:3], forced) for engine in (base, merged_in))
+    near_, far_, wanted_ = (torch.tensor((item.prompt_logprobs or [])[1:]) for item in (near, far, wanted))
+    assert (near_ - wanted_).norm() < 0.1 * (far_ - wanted_).norm()
+
+
 @pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="needs a processor with VNNI instructions")
 @pytest.mark.parametrize("kind", ["int8", "int8-head"])
 def test_adapters_work_on_8_bits(place: Path, kind: Literal["int8", "int8-head"]) -> None:

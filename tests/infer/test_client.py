@@ -103,6 +103,20 @@ def test_a_killed_worker_comes_back(folder: Path, qwen: Transformer) -> None:
     with_client(folder, body)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_for_the_whole_group_is_the_servers(folder: Path, qwen: Transformer, number: int) -> None:
+    """Service managers signal every process of a service; the server lets answers end, so its worker must live."""
+
+    async def body(client: EngineClient) -> None:
+        pid = client.info["pid"]
+        os.kill(pid, number)
+        told = await collect(client.generate(prompt_of(9), Sampling(max_tokens=6, temperature=0)))
+        assert told.ids == naive_greedy(qwen, prompt_of(9), 6)
+        assert (client.restarts, client.info["pid"]) == (0, pid)
+
+    with_client(folder, body)
+
+
 def test_a_folder_without_a_model_says_so(tmp_path: Path) -> None:
     client = EngineClient(tmp_path, CONFIG)
     with pytest.raises(CauserieError) as caught:
@@ -254,7 +268,8 @@ def test_embeddings_adapters_and_statistics_cross_the_socket(folder: Path, qwen:
         with pytest.raises(CauserieError) as caught:
             await client.unload_adapter("tuned")
         assert caught.value.code == "CAU-3111"
-        await asyncio.sleep(0.05)
+        while client.stats["running"] or client.stats["waiting"]:
+            await asyncio.sleep(0.01)
         assert client.stats["running"] == client.stats["waiting"] == 0
         assert client.stats["free_blocks"] == client.stats["n_blocks"]
         assert client.stats["decode_tokens"] > 0

@@ -69,6 +69,18 @@ def test_large_products_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(parts(x), whole(x))
 
 
+@pytest.mark.parametrize("count", [15, 16, 17, 40])
+def test_many_rows_are_rounded_as_few_are(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Both ways to bytes, about the number from which on the other is taken; halves and ends of the range too."""
+    monkeypatch.setattr("causerie.infer.int8.MANY", 16 * 64)
+    generator = torch.Generator().manual_seed(count)
+    x = torch.randn(count, 64, generator=generator)
+    x[::3] = (torch.arange(64) - 32).float() * 2 + 1  # peak over 127 times halves
+    x[1::3, :2] = torch.tensor([7.0, -7.0])
+    layer = Int8Linear(torch.randn(20, 64, generator=generator))
+    assert torch.equal(torch.cat([layer(row[None]) for row in x]), layer(x))
+
+
 @pytest.mark.parametrize("kind", ["int8", "int8-head"])
 def test_an_engine_on_8_bits_says_nearly_the_same(folder: Path, kind: Literal["int8", "int8-head"]) -> None:
     """Log-probabilities of forced tokens differ by little; greedy tokens may differ at near ties."""

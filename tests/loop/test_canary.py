@@ -153,6 +153,16 @@ def test_killed_between_promotion_and_bookkeeping_the_next_look_ends_alike(store
     assert review_canary(store, canary).status == "promoted"
 
 
+def test_choosing_the_candidate_by_hand_ends_its_trial(store: Store) -> None:
+    canary = start_canary(store, "home@2", CanaryConfig())
+    choose(store, 1, 2)
+    promote(store, "home@2", actor="page")
+    ended = review_canary(store, canary)
+    assert (ended.status, ended.why) == ("stopped", "stopped: home@2 was chosen by hand")
+    assert get_version(store, "home").ref == "home@2"
+    assert running_canary(store, "home") is None
+
+
 def votes(outcomes: str, user: str = "") -> list[LiveVote]:
     return [
         LiveVote(user or f"u{number % 40}", "choice", {"w": True, "l": False, "t": None}[sign], True, float(number))
@@ -181,13 +191,26 @@ def test_the_reason_says_how_many_votes_are_missing() -> None:
     assert "no decisive vote yet" in decide(duels([], 0), CanaryConfig()).why
 
 
+@pytest.mark.parametrize(
+    ("sign", "settings"), [("w", {}), ("l", {}), ("w", {"min_duels": 30}), ("l", {"min_duels": 30})]
+)
+def test_with_so_many_more_of_the_same_it_is_decided(sign: str, settings: dict[str, int]) -> None:
+    """Either side by its own error rate, and never before the fewest votes that anything is decided on."""
+    leaning = decide(duels(votes(sign * 4), 0), CanaryConfig(**settings))
+    missing = leaning.figures["missing"]
+    assert settle(sign * (4 + missing), **settings) != "running"
+    assert settle(sign * (3 + missing), **settings) == "running" or missing > CanaryConfig(**settings).min_duels - 4
+
+
 def test_a_diligent_troll_waits_for_the_others() -> None:
     honest = votes("wl" * 20)
     flood = votes("w" * 500, user="troll")
     found = duels([*flood, *honest], 0, min_people=5)
     assert found.wins <= 20 + 3
     assert found.in_line > 450
-    assert decide(found, CanaryConfig(min_people=5)).status == "running"
+    decision = decide(found, CanaryConfig(min_people=5))
+    assert decision.status == "running"
+    assert f"{found.in_line} votes wait until others have voted as much" in decision.why
 
 
 def test_the_only_voter_of_a_household_need_not_wait() -> None:
@@ -198,4 +221,7 @@ def test_the_only_voter_of_a_household_need_not_wait() -> None:
 
 def test_too_few_people_decide_nothing() -> None:
     found = duels(votes("w" * 30, user="ada"), 0, min_people=3)
+    told = decide(found, CanaryConfig(min_people=3)).why
+    assert "1 of the 3 people have voted without whom nothing is decided; 29 votes wait" in told
+    assert "more decisive votes" not in told, "no number of this person's votes would do"
     assert decide(found, CanaryConfig(min_people=3)).status == "running"

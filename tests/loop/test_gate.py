@@ -29,7 +29,7 @@ def test_promoted_when_the_promise_is_kept_and_guards_hold() -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([row(-0.1, 0.3, floor=0.0, promise=True), GUARD], "not enough to tell"),
+        ([row(-0.1, 0.3, floor=0.0, promise=True), GUARD], "not enough evidence to tell"),
         ([row(-0.3, -0.1, floor=0.0, promise=True), GUARD], "got worse"),
         ([GOOD, row(0.06, 0.2, ceiling=0.05)], "is outside its margin"),
         ([GOOD, row(0.0, 0.2, ceiling=0.05)], "may be outside its margin"),
@@ -63,3 +63,13 @@ def test_more_evidence_never_turns_a_pass_into_a_fail(centre: float, width: floa
     wide = row(centre - width, centre + width, floor=-0.1, ceiling=0.2)
     narrow = row(centre - width * shrink, centre + width * shrink, floor=-0.1, ceiling=0.2)
     assert not wide.passed or narrow.passed
+
+
+@pytest.mark.parametrize(("judged", "times"), [(1.0, 1), (0.25, 4), (0.5, 2)])
+def test_missing_votes_are_votes_in_all_in_words_and_number(judged: float, times: int) -> None:
+    """Of four votes one judges where a quarter is kept: so the round wants four times the items, said once."""
+    open_row = row(-0.1, 0.3, floor=0.0, promise=True)
+    assert open_row.missing is not None
+    verdict = judge([open_row, GUARD], judged)
+    assert verdict.missing == open_row.missing * times
+    assert f"about {verdict.missing} more votes would" in verdict.why

@@ -90,10 +90,10 @@ def test_adapters_keep_their_own_products() -> None:
 
 def test_the_variable_leaves_torch_its_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAUSERIE_PRODUCTS", "plain")
-    products.onednn_is_faster.cache_clear()
+    products._by_processor.cache_clear()
     assert not products.onednn_is_faster()
     monkeypatch.undo()
-    products.onednn_is_faster.cache_clear()
+    products._by_processor.cache_clear()
 
 
 def by_parts(norm: RMSNorm, cos: Tensor, sin: Tensor) -> Callable[..., Tensor]:

@@ -19,6 +19,7 @@ from causerie.infer import EngineConfig, Event, Sampling
 from causerie.serve import EnginePool, Server, create_app
 from causerie.store import Store, open_store
 from causerie.text import Tokenizer, train_bpe
+from tests.waiting import PATIENCE
 
 ANSWER = "Bonjour ! L'été est là 🙂, et voilà."
 
@@ -31,8 +32,11 @@ class Script:
     delay: float = 0.0
     fail_after: int | None = None
     endless: bool = False
+    held_after: int | None = None
+    """So many answers come; whoever asks after them gets nothing while this stands."""
     max_seq_len: int = 256
     live: int = 0
+    drawn: int = 0
     peak: int = 0
     asked: list[tuple[list[int], Sampling, str]] = field(default_factory=list)
 
@@ -71,9 +75,13 @@ class ScriptedEngine:
         script.asked.append((prompt_ids, sampling, salt))
         script.live += 1
         script.peak = max(script.peak, script.live)
+        number = len(script.asked)
         try:
             async for event in self._events(len(prompt_ids), sampling):
                 await asyncio.sleep(script.delay)
+                while script.held_after is not None and number > script.held_after:
+                    await asyncio.sleep(0.005)
+                script.drawn += 1
                 yield event
         finally:
             script.live -= 1
@@ -202,7 +210,7 @@ class Running:
     def stop(self) -> None:
         """End it and wait for that."""
         self.server.stop()
-        self.thread.join(20)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
 
 
@@ -244,7 +252,7 @@ def client(server: Running) -> Iterator[openai.OpenAI]:
 @pytest.fixture
 def http(server: Running) -> Iterator[httpx.Client]:
     """A plain HTTP client."""
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 

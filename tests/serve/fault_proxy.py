@@ -91,9 +91,9 @@ def fault_proxy(ports: Sequence[int]) -> Iterator[FaultProxy]:
     proxy, ready = FaultProxy(ports), threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(proxy.serve(ready)), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(120)
     try:
         yield proxy
     finally:
         proxy.close()
-        thread.join(10)
+        thread.join(60)

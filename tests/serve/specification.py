@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import best_match, relevance
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
@@ -48,10 +48,17 @@ class Specification:
 
     def faults(self, place: str, value: Any) -> str | None:
         """What is wrong with a value by the schema at a place of the document; None when nothing is."""
-        error = best_match(Draft202012Validator({"$ref": ROOT + place}, registry=self._registry).iter_errors(value))
-        if error is None:
-            return None
-        return f"{error.json_path}: {error.message[:300]} (by {'/'.join(map(str, error.absolute_schema_path))[-120:]})"
+        return next(iter(self.all_faults(place, value)), None)
+
+    def all_faults(self, place: str, value: Any) -> list[str]:
+        """Everything that is wrong with a value, the gravest first; of a union's branches what fits the furthest."""
+        validator = Draft202012Validator({"$ref": ROOT + place}, registry=self._registry)
+        found = [best_match([error]) for error in sorted(validator.iter_errors(value), key=relevance, reverse=True)]
+        return [
+            f"{error.json_path}: {error.message[:300]} (by {'/'.join(map(str, error.absolute_schema_path))[-120:]})"
+            for error in found
+            if error is not None
+        ]
 
     def response(self, method: str, path: str, status: str = "200", kind: str = "application/json") -> str | None:
         """The place of an operation's schema for an answer; None where it has none.

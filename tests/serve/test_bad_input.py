@@ -97,7 +97,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("stream", "yes"),
     ("stream_options", {"include_usage": True}),
     ("tools", [{"type": "function", "function": {"name": "f g"}}]),
-    ("tools", [{"type": "custom", "custom": {"name": "f"}}]),
+    ("tools", [{"type": "custom", "custom": {"name": "f", "format": {"type": "ebnf"}}}]),
     ("response_format", {"type": "xml"}),
     ("top_logprobs", 30),
     ("store", "yes"),
@@ -126,11 +126,12 @@ def test_fields_sent_out_of_habit_are_accepted(http: httpx.Client) -> None:
     [
         {"best_of": 2, "n": 3},
         {"best_of": 2, "stream": True},
-        {"best_of": 99},
+        {"best_of": 21},
         {"suffix": "x", "prompt": [1]},
         {"logprobs": 21},
-        {"prompt": ["a"] * 20},
-        {"prompt": ["a"] * 4, "best_of": 8},
+        {"prompt": ["a"] * 65},
+        {"prompt": ["a"] * 33, "n": 4},
+        {"prompt": ["a"] * 7, "best_of": 20},
     ]
     + [{"prompt": value} for value in ([], [[]], [1, "a"], [-1], None, {}, [2**40])],
 )

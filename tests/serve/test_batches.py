@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import openai
@@ -13,6 +12,7 @@ from starlette.applications import Starlette
 from causerie.serve import EnginePool, create_app
 from causerie.store import Store
 from tests.serve.conftest import ANSWER, Running, Script, Start, serving
+from tests.waiting import wait_for
 
 CHAT = "/v1/chat/completions"
 
@@ -29,13 +29,9 @@ def begin(client: openai.OpenAI, rows: list[Any], endpoint: str = CHAT, **more: 
 
 
 def wait(client: openai.OpenAI, id: str, *statuses: str) -> Any:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        batch = client.batches.retrieve(id)
-        if batch.status in (statuses or ("completed", "failed", "expired", "cancelled")):
-            return batch
-        time.sleep(0.05)
-    raise AssertionError(f"the batch is still {batch.status}")
+    wanted = statuses or ("completed", "failed", "expired", "cancelled")
+    wait_for(lambda: client.batches.retrieve(id).status in wanted)
+    return client.batches.retrieve(id)
 
 
 def rows_of(client: openai.OpenAI, file: str | None) -> list[dict[str, Any]]:
@@ -106,10 +102,11 @@ def test_other_endpoints_take_batches_too(client: openai.OpenAI) -> None:
 
 
 def test_a_batch_is_cancelled(client: openai.OpenAI, script: Script) -> None:
-    script.delay = 0.02
+    script.held_after = 5
     batch = begin(client, [line(n) for n in range(60)])
     wait(client, batch.id, "in_progress")
     assert client.batches.cancel(batch.id).status == "cancelling"
+    script.held_after = None
     done = wait(client, batch.id)
     assert done.status == "cancelled"
     assert done.request_counts.completed < 60
@@ -138,15 +135,13 @@ def test_a_batch_goes_on_after_a_restart(
     from causerie.text import load_tokenizer
 
     pool_tokenizer = load_tokenizer(folder)
-    script.delay = 0.01
+    script.held_after = 5
     first: Running = start(app())
     with openai.OpenAI(base_url=f"{first.url}/v1", api_key="x", max_retries=0) as client:
         batch = begin(client, [line(n) for n in range(40)])
-        until = time.monotonic() + 30
-        while client.batches.retrieve(batch.id).request_counts.completed == 0 and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_for(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0)
     first.stop()
-    script.delay = 0.0
+    script.held_after = None
     asked_before = len(script.asked)
     second = start(app())
     with openai.OpenAI(base_url=f"{second.url}/v1", api_key="x", max_retries=0) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -10,8 +11,11 @@ import openai
 import pytest
 
 from causerie.serve import EnginePool
+from causerie.serve.metering import usage_log
+from causerie.store import Store
 from causerie.text import Tokenizer
 from tests.serve.conftest import ANSWER, Script
+from tests.waiting import wait_for
 
 MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
@@ -187,22 +191,16 @@ def test_parts_of_one_input_are_moderated_together(client: openai.OpenAI, http: 
     assert http.post("/v1/moderations", json={"input": []}).status_code == 400
 
 
-def test_moderations_are_metered(http: httpx.Client) -> None:
-    import time
-
+def test_moderations_are_metered(http: httpx.Client, store: Store) -> None:
     def count() -> int:
-        page = http.get(f"/v1/organization/usage/moderations?start_time={int(time.time()) - 60}").json()
+        wait_for(lambda: usage_log(store).waiting == 0)
+        page = http.get("/v1/organization/usage/moderations", params={"start_time": start}).json()
         return sum(row["num_model_requests"] for bucket in page["data"] for row in bucket["results"])
 
-    before = -1
-    while (now := count()) != before:  # rows of the tests before may still be on their way
-        before = now
-        time.sleep(0.5)
+    start = int(time.time()) - 60
+    before = count()
     answer = http.post("/v1/moderations", json={"input": "x"})
     assert answer.headers["x-request-id"]
-    until = time.monotonic() + 10
-    while count() == before and time.monotonic() < until:
-        time.sleep(0.05)
     assert count() == before + 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 from causerie.text import Tokenizer
 from tests.serve.conftest import ANSWER, Script
 from tests.serve.test_responses import CALL, WEATHER, said
+from tests.waiting import wait_for
 
 
 def test_a_chain_can_branch(client: openai.OpenAI, script: Script, tokenizer: Tokenizer) -> None:
@@ -79,13 +79,9 @@ def test_a_tools_result_may_come_in_parts(client: openai.OpenAI, script: Script,
 def test_a_cancelled_background_response_stops_drawing(client: openai.OpenAI, script: Script) -> None:
     script.delay, script.endless, script.max_seq_len = 0.01, True, 10**6
     answer = client.responses.create(model="petit", input="x", background=True)
-    until = time.monotonic() + 20
-    while not script.live and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for(lambda: script.live)
     assert client.responses.cancel(answer.id).status == "cancelled"
-    while script.live and time.monotonic() < until:
-        time.sleep(0.01)
-    assert script.live == 0
+    wait_for(lambda: script.live == 0)
     assert client.responses.cancel(answer.id).status == "cancelled"
     assert client.responses.retrieve(answer.id).status == "cancelled"
     plain = client.responses.create(model="petit", input="x", max_output_tokens=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import httpx
@@ -14,6 +13,7 @@ from causerie.serve.graders.formula import calculate, check_formula
 from causerie.serve.graders.similarity import bleu, gleu, longest_common, rouge, similarity
 from causerie.serve.graders.templates import fill
 from tests.serve.conftest import ANSWER, Script
+from tests.waiting import wait_for
 
 CHECK = {
     "type": "string_check",
@@ -26,13 +26,9 @@ CONFIG = {"type": "custom", "item_schema": {"type": "object"}, "include_sample_s
 
 
 def wait(client: openai.OpenAI, run: Any) -> Any:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        found = client.evals.runs.retrieve(run.id, eval_id=run.eval_id)
-        if found.status not in ("queued", "in_progress"):
-            return found
-        time.sleep(0.03)
-    raise AssertionError(found.status)
+    find = lambda: client.evals.runs.retrieve(run.id, eval_id=run.eval_id)  # noqa: E731
+    wait_for(lambda: find().status not in ("queued", "in_progress"))
+    return find()
 
 
 def test_a_model_is_measured(client: openai.OpenAI) -> None:
@@ -133,7 +129,7 @@ def test_models_grade(client: openai.OpenAI, script: Script) -> None:
 
 
 def test_a_run_is_cancelled(client: openai.OpenAI, script: Script) -> None:
-    script.delay = 0.02
+    script.held_after = 3
     spec = client.evals.create(data_source_config=CONFIG, testing_criteria=[CHECK])
     rows = [{"item": {"q": str(n), "answer": ""}} for n in range(100)]
     source = {"type": "completions", "model": "petit", "source": {"type": "file_content", "content": rows}}

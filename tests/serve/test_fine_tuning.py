@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from causerie.serve import EnginePool
 from tests.serve.conftest import Running
+from tests.waiting import PATIENCE, wait_for
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"Dis {word}."}, {"role": "assistant", "content": word}]}
@@ -33,13 +33,9 @@ def upload(client: openai.OpenAI, rows: list[Any], purpose: str = "fine-tune") -
 
 
 def wait(client: openai.OpenAI, id: str, *ends: str) -> Any:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        job = client.fine_tuning.jobs.retrieve(id)
-        if job.status in (ends or ("succeeded", "failed", "cancelled")):
-            return job
-        time.sleep(0.2)
-    raise AssertionError(f"the job is still {job.status}")
+    wanted = ends or ("succeeded", "failed", "cancelled")
+    wait_for(lambda: client.fine_tuning.jobs.retrieve(id).status in wanted, pause=0.2)
+    return client.fine_tuning.jobs.retrieve(id)
 
 
 @pytest.mark.slow
@@ -132,13 +128,13 @@ def test_a_job_is_paused_resumed_and_cancelled(real_client: openai.OpenAI) -> No
 
 def steps_of(client: openai.OpenAI, id: str, least: int) -> int:
     """The newest step that a job told, once it is `least`."""
-    until = time.monotonic() + 90
-    while time.monotonic() < until:
-        told = [event.data["step"] for event in client.fine_tuning.jobs.list_events(id, limit=20).data if event.data]
-        if told and max(told) >= least:
-            return int(max(told))
-        time.sleep(0.2)
-    raise AssertionError("no steps")
+
+    def newest() -> int:
+        events = client.fine_tuning.jobs.list_events(id, limit=20).data
+        return max((int(event.data["step"]) for event in events if event.data), default=0)
+
+    wait_for(lambda: newest() >= least, pause=0.2)
+    return newest()
 
 
 @pytest.mark.slow
@@ -259,7 +255,7 @@ def test_a_job_that_waits_for_its_turn_is_turned_at_once(client: openai.OpenAI, 
     running = server.server
     assert running._loop is not None
     turn = running._app.state.office.training
-    asyncio.run_coroutine_threadsafe(turn.acquire(), running._loop).result(20)
+    asyncio.run_coroutine_threadsafe(turn.acquire(), running._loop).result(PATIENCE)
     try:
         job = client.fine_tuning.jobs.create(model="petit", training_file=upload(client, ROWS))
         assert client.fine_tuning.jobs.pause(job.id).model_extra["paused"] is True

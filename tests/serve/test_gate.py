@@ -59,7 +59,7 @@ class GateMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.gate = Gate(max_answers=8, max_tokens=200, max_per_key=4, max_running=3, queue_seconds=3600)
         self.gate.quotas = Quotas(self.clock)
-        self.limits = Limits(tokens_per_minute=300)
+        self.limits = Limits(tokens_per_minute=300, requests_per_minute=12)
         self.inside: dict[asyncio.Task[Any], tuple[str, int, int, asyncio.Future[int | None], list[bool]]] = {}
         self.taken = Counter[str]()
 
@@ -71,10 +71,8 @@ class GateMachine(RuleBasedStateMachine):
         assert (gate.answers, gate.tokens, +gate.by_key, +gate.by_tenant, gate.waiting) == (0, 0, {}, {}, 0)
         assert all(lane.free == lane.slots for lane in gate._lanes.values())
         self.clock.now = max([bucket.at for bucket in gate.quotas._kept.values()], default=0.0) + 120
-        for key in "abc":
-            for bucket in [self.gate.quotas._kept.get((key, "tokens_per_minute"))]:
-                if bucket is not None:
-                    assert bucket.wait_for(300, self.clock.now) == 0
+        for (_, kind), bucket in gate.quotas._kept.items():
+            assert bucket.wait_for(300 if kind == "tokens_per_minute" else 12, self.clock.now) == 0
         self.loop.close()
 
     def _turn(self) -> None:
@@ -201,10 +199,10 @@ class CancelMachine(RuleBasedStateMachine):
     def only_the_cancelled_end(self) -> None:
         """Who did not leave is there, and no slot is idle while a turn that fits is waited for."""
         assert {task for task in self.tasks if task.done()} == self.ended
-        waiting = [row for row in self.queue._waiting if not row[3].done()]
-        assert self.queue.waiting == len(waiting) == len(self.tasks) - len(self.ended) - len(self.running)
-        if waiting:
-            assert self.queue.free < min(waiting)[2]
+        assert self.queue.waiting == len(self.tasks) - len(self.ended) - len(self.running)
+        first = self.queue._next()
+        assert (first is None) == (self.queue.waiting == 0)
+        assert first is None or self.queue.free < first[2].slots
 
     def teardown(self) -> None:
         """All leave."""
@@ -322,6 +320,36 @@ def test_buckets_fill_evenly_and_a_clock_set_back_locks_nobody_out() -> None:
     quotas.reserve(holders, 30).settle(30)
     taken.settle(0)  # the first one failed before a token was drawn
     assert quotas.remaining(holders)["x-ratelimit-remaining-tokens"] == "60"
+
+
+@in_a_loop
+async def test_who_waited_in_vain_has_used_nothing() -> None:
+    """Neither tokens, nor a request, nor a place behind others: by its deadline, by leaving, by the server's end."""
+    gate = Gate(max_running=1, queue_seconds=3600, quotas=Quotas(Clock()))
+    limits = Limits(tokens_per_minute=100, requests_per_minute=3)
+    order: list[str] = []
+
+    async def ask(tenant: str, tokens: int, seconds: float | None = None) -> None:
+        async with gate.admit(Asking(None, tenant, ((tenant, limits, 0),), seconds), 1, tokens, "engine"):
+            order.append(tenant)
+
+    async with gate.admit(Asking(tenant="first"), 1, 1, "engine"):
+        late = await asyncio.gather(*(ask("a", 30, 0.0) for _ in range(3)), return_exceptions=True)
+        assert [getattr(each, "code", None) for each in late] == ["CAU-6006"] * 3
+        gone = [asyncio.create_task(ask("a", 30)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        assert gate.quotas.remaining((("a", limits, 0),))["x-ratelimit-remaining-tokens"] == "100"
+        assert gate.quotas.remaining((("a", limits, 0),))["x-ratelimit-remaining-requests"] == "3"
+        others = [asyncio.create_task(ask("b", 20)) for _ in range(3)]
+        await asyncio.sleep(0)
+        back = asyncio.create_task(ask("a", 20))
+        await asyncio.sleep(0)
+    await asyncio.gather(back, *others)
+    assert order == ["b", "a", "b", "b"]
+    assert gate.quotas.remaining((("a", limits, 0),))["x-ratelimit-remaining-requests"] == "2"
 
 
 def test_a_request_above_the_quota_passes_once_and_is_paid_for() -> None:

@@ -22,6 +22,7 @@ from causerie.serve.table import TABLE
 from causerie.serve.vector_stores.ranking import chunks_of
 from causerie.store import Store
 from tests.serve.conftest import Running
+from tests.waiting import wait_for
 
 
 def test_embeddings_come_as_numbers_or_base64(client: openai.OpenAI, http: httpx.Client) -> None:
@@ -150,13 +151,11 @@ def test_usage_is_counted_and_priced(client: openai.OpenAI, http: httpx.Client, 
     client.embeddings.create(model="petit", input="x")
     price = {"id": "price-1", "model": "petit", "from": 0, "currency": "eur", "input": 1.0, "output": 2.0}
     asyncio.run(Objects(store).add("price", "", price))
-    deadline = time.monotonic() + 10
-    while usage_log(store).waiting and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: usage_log(store).waiting == 0)
     start = int(time.time()) - 60
     page = http.get(f"/v1/organization/usage/completions?start_time={start}&bucket_width=1d&group_by[]=model").json()
     rows = [row for bucket in page["data"] for row in bucket["results"]]
-    (row,) = [row for row in rows if row["model"] == "petit@3"]
+    row = next(row for row in rows if row["model"] == "petit@3")
     assert row["object"] == "organization.usage.completions.result"
     assert row["input_tokens"] > 0
     assert row["output_tokens"] > 0

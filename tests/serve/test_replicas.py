@@ -18,26 +18,30 @@ from causerie.serve import create_app, create_key
 from causerie.store import Store, objects, open_store
 from tests.serve.conftest import ANSWER, Running, Script, ScriptedEngine, Start, serving
 from tests.serve.fault_proxy import FAULTS, FaultProxy, fault_proxy
-from tests.serve.test_faults import CHAT, QUESTION, TALK, wait_for
+from tests.serve.test_faults import CHAT, QUESTION, TALK
+from tests.waiting import wait_for
 
 WHOLE = {"none", "delay", "drip"}
 """Faults that break nothing: every answer comes whole."""
 BROKEN = {"cut request", "cut answer", "silence"}
 """Faults after which no answer is whole."""
-PATIENCE = 2.0
+SILENCE = 2.0
 """Seconds that the client waits for a silent server."""
 
 
-def spoilt_requests(url: str, headers: dict[str, str], each: int, acknowledged: set[str]) -> Counter[str]:
+def spoilt_requests(
+    url: str, headers: dict[str, str], each: int, acknowledged: set[str], seconds: float = SILENCE
+) -> Counter[str]:
     """What became of plain answers, streams and writes, `each` of a kind: "whole" or "broken".
 
-    An answer that looks whole and is not fails. Ids of acknowledged writes are added to `acknowledged`.
+    An answer that looks whole and is not fails. Ids of acknowledged writes are added to `acknowledged`. `seconds`
+    is how long the client waits for the next bytes.
     """
 
     def ask(number: int) -> str:
         kind = ("plain", "stream", "write")[number % 3]
         try:
-            with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as http:
+            with httpx.Client(base_url=url, headers=headers, timeout=seconds) as http:
                 if kind == "plain":
                     answer = http.post(CHAT, json=QUESTION)
                     assert answer.json()["usage"]["completion_tokens"] == 4
@@ -96,7 +100,8 @@ def test_answers_are_whole_or_broken_and_nothing_is_left(
 ) -> None:
     acknowledged: set[str] = set()
     proxy.fault = fault
-    found = spoilt_requests(f"http://127.0.0.1:{proxy.port}", headers, 2, acknowledged)
+    seconds = SILENCE if fault == "silence" else 60.0
+    found = spoilt_requests(f"http://127.0.0.1:{proxy.port}", headers, 2, acknowledged, seconds)
     outcomes = {name.partition(" ")[2] for name in found}
     if fault in WHOLE:
         assert outcomes == {"whole"}
@@ -134,4 +139,4 @@ def test_a_key_revoked_at_one_replica_is_soon_worth_nothing_at_the_other(replica
         assert httpx.get(f"{each.url}/v1/models", headers={"api-key": key}).status_code == 200
     revoke_key(store, key_id)
     for each in replicas:
-        wait_for(lambda each=each: httpx.get(f"{each.url}/v1/models", headers={"api-key": key}).status_code == 401, 5)
+        wait_for(lambda each=each: httpx.get(f"{each.url}/v1/models", headers={"api-key": key}).status_code == 401)

@@ -12,6 +12,7 @@ import pytest
 
 from causerie.text import Tokenizer
 from tests.serve.conftest import ANSWER, Script
+from tests.waiting import wait_for
 
 WEATHER = {
     "type": "function",
@@ -140,19 +141,15 @@ def test_the_background_goes_on_alone_and_is_resumed(client: openai.OpenAI, scri
 
 
 def wait(client: openai.OpenAI, id: str) -> Any:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        answer = client.responses.retrieve(id)
-        if answer.status not in ("queued", "in_progress"):
-            return answer
-        time.sleep(0.02)
-    raise AssertionError(answer.status)
+    wait_for(lambda: client.responses.retrieve(id).status not in ("queued", "in_progress"))
+    return client.responses.retrieve(id)
 
 
 def test_the_background_is_cancelled(client: openai.OpenAI, script: Script) -> None:
     script.endless, script.delay = True, 0.01
     begun = client.responses.create(model="petit", input="x", background=True)
     assert client.responses.cancel(begun.id).status == "cancelled"
+    wait_for(lambda: script.live == 0)
     time.sleep(0.1)
     assert script.live == 0
     assert client.responses.retrieve(begun.id).status == "cancelled"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from causerie.core import read_events
 from causerie.serve import EnginePool, create_app, create_key
 from causerie.serve.batches import running as batches
 from causerie.serve.objects import Objects
@@ -24,6 +24,7 @@ from tests.serve.test_batches import line, rows_of
 from tests.serve.test_batches import wait as wait_batch
 from tests.serve.test_fine_tuning import ROWS, steps_of, upload
 from tests.serve.test_fine_tuning import wait as wait_job
+from tests.waiting import wait_for as until
 
 EQUAL = {
     "type": "string_check",
@@ -32,13 +33,6 @@ EQUAL = {
     "operation": "ne",
     "reference": "{{item.q}}",
 }
-
-
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -112,11 +106,11 @@ def test_nobody_else_can_stop_a_run(server: Running, store: Store, script: Scrip
 
 
 def test_a_deleted_run_asks_nothing_more(client: openai.OpenAI, script: Script) -> None:
-    script.delay = 0.02
+    script.held_after = 2
     eval_id, run_id = make_run(client, [{"q": f"Q {n}"} for n in range(40)])
-    until(lambda: len(script.asked) >= 2)
+    until(lambda: len(script.asked) >= 3)
     client.evals.runs.delete(run_id, eval_id=eval_id)
-    asked = len(script.asked)
+    asked, script.held_after = len(script.asked), None
     time.sleep(0.3)
     assert len(script.asked) <= asked + 4
     with pytest.raises(openai.NotFoundError):
@@ -124,7 +118,7 @@ def test_a_deleted_run_asks_nothing_more(client: openai.OpenAI, script: Script) 
 
 
 def test_a_batch_begun_too_late_is_expired(again: Any, script: Script, store: Store) -> None:
-    script.delay = 0.02
+    script.held_after = 5
     first, client = again()
     batch = begin_batch(client, [line(n) for n in range(40)])
     until(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0)
@@ -132,7 +126,7 @@ def test_a_batch_begun_too_late_is_expired(again: Any, script: Script, store: St
     open_ones = asyncio.run(Objects(store).unfinished(batches.KIND, batches.OPEN))
     owner = next(owner for owner, _, body in open_ones if body["id"] == batch.id)
     asyncio.run(Objects(store).set(batches.KIND, owner, batch.id, expires_at=int(time.time()) - 1))
-    script.delay = 0.0
+    script.held_after = None
     asked = len(script.asked)
     _, client = again()
     done = wait_batch(client, batch.id)
@@ -182,9 +176,18 @@ def test_a_background_response_of_an_ended_server_has_failed(again: Any, script:
     assert (found.status, found.error.code) == ("failed", "server_error")
 
 
+def as_made_by_other_code(run: Path, damaged: bool) -> None:
+    """A run as an earlier version left it: its folder has another key; perhaps its checkpoints cannot be read."""
+    for number, made in enumerate(run.glob("checkpoints/*/tensors.safetensors")):
+        if damaged:
+            made.write_bytes(b"%d" % number)
+    run.rename(run.with_name(run.name[:-8] + "0" * 8))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("upgrade", ["none", "code", "checkpoints too"])
 def test_a_fine_tuning_job_goes_on_after_a_restart(
-    model_folder: Path, real_store: Store, real_home: Path, start: Start
+    upgrade: str, model_folder: Path, real_store: Store, real_home: Path, start: Start
 ) -> None:
     """Slow: two servers with real engines, and the trainer is started twice."""
     from causerie.infer import EngineConfig
@@ -200,9 +203,20 @@ def test_a_fine_tuning_job_goes_on_after_a_restart(
     job = client.fine_tuning.jobs.create(model="petit", training_file=upload(client, ROWS), method=method)
     seen = steps_of(client, job.id, 3)
     first.stop()
+    runs = real_home / "runs"
+    (run,) = runs.glob(f"sft-ft-{job.id.rpartition('_')[2]}-*")
+    if upgrade != "none":
+        as_made_by_other_code(run, damaged=upgrade != "code")
     _, client = go()
     done = wait_job(client, job.id)
     assert done.status == "succeeded", done.error
+    resumed = [event["step"] for event in read_events(run) if event["event"] == "resume"]
+    anew = [e for e in client.fine_tuning.jobs.list_events(job.id) if "begins anew" in e.message]
+    assert (len(resumed), len(anew)) == ((0, 1) if upgrade == "checkpoints too" else (1, 0))
+    assert all(step > 0 for step in resumed)
+    if anew:
+        assert anew[0].level == "warn"
+        assert "no valid checkpoint" in anew[0].message
     steps = [e.data["step"] for e in client.fine_tuning.jobs.list_events(job.id) if e.data and "train_loss" in e.data]
     checkpoint, *_ = client.fine_tuning.jobs.checkpoints.list(job.id)
     assert max(steps) == checkpoint.step_number > seen

@@ -15,6 +15,7 @@ from causerie.core import data_pack
 from causerie.serve.routes import ApiRoute
 from causerie.serve.table import TABLE
 from causerie.store import Store, accounts, now, users
+from causerie.text import Tokenizer
 from tests.serve.conftest import Running
 from tests.serve.specification import Specification, bare
 from tests.serve.tour import Tour, walk
@@ -33,7 +34,7 @@ BYTES = {("GET", "files/{}/content")}
 PROJECT_KEYS = "organization/projects/{}/api_keys"
 DEVIATIONS = {
     ("POST", "completions"): "token_logprobs[0]: None is not of type 'number'",
-    ("GET", "chat/completions/{}/messages"): ".role: 'tool' is not one of ['assistant']",
+    ("GET", "chat/completions/{}/messages"): " is not one of ['assistant']",
     ("GET", "organization/audit_logs"): ".type: ",
     ("GET", PROJECT_KEYS): "owner.type: 'project' is not one of ['user', 'service_account']",
     ("GET", PROJECT_KEYS + "/{}"): "owner.type: 'project' is not one of ['user', 'service_account']",
@@ -42,20 +43,24 @@ DEVIATIONS = {
 log-probability (OpenAI's own API says null too); what was said before an answer has other roles than the assistant's (the
 document's examples too); acts on models and data have names that OpenAI's log has not; a key of no person and no
 program is its project's."""
-NULLS = (".finish_reason: None is not of type 'string'", ".logprobs.refusal: None is not of type 'array'")
-"""In events the document has no word for an answer that goes on, nor for one that is no refusal; its examples say null,
-as OpenAI does."""
+UNKNOWN = (
+    ".finish_reason: None is not ",
+    ".logprobs.refusal: None is not of type 'array'",
+    ".type: 'custom' is not one of ['function']",
+)
+"""In events the document has no word for an answer that goes on, nor for one that is no refusal: its examples say null,
+as OpenAI does; nor yet for a custom tool's call (openai-openapi issue 576): OpenAI's clients expect the one we send."""
 
 
 @pytest.fixture(scope="module")
-def tour(real: Running, real_store: Store) -> Iterator[Tour]:
+def tour(real: Running, real_store: Store, tokenizer: Tokenizer) -> Iterator[Tour]:
     """Everything that was said on the way."""
     real_store.write(
         insert(users).values(id="ada", pseudonym="ada", role="member", created=now(), erased=None),
         insert(accounts).values(user="ada", name="Ada", created=now()),
     )
     with httpx.Client(base_url=f"{real.url}/v1/", timeout=60) as http:
-        yield walk(Tour(http), "ada")
+        yield walk(Tour(http, tokenizer.special.values()), "ada")
 
 
 @pytest.mark.slow
@@ -67,8 +72,8 @@ def test_answers_are_what_the_specification_says(method: str, path: str, tour: T
     for each in said:
         place = SPEC.response(method, path, str(each.status))
         if place is not None and not each.events and (method, path) not in BYTES:
-            fault = SPEC.faults(place, each.body)
-            assert fault is None or DEVIATIONS.get((method, path), "-") in fault, fault
+            meant = DEVIATIONS.get((method, path), "-")
+            assert [fault for fault in SPEC.all_faults(place, each.body) if meant not in fault] == []
 
 
 STREAMED = ("chat/completions", "completions", "responses")
@@ -83,8 +88,8 @@ def test_events_are_what_the_specification_says(path: str, tour: Tour) -> None:
     events = [event for each in tour.said["POST", path] for event in each.events]
     assert len(events) > 3
     for event in events:
-        fault = SPEC.faults(place, event)
-        assert fault is None or any(null in fault for null in NULLS), (fault, event)
+        faults = [fault for fault in SPEC.all_faults(place, event) if not any(word in fault for word in UNKNOWN)]
+        assert faults == [], event
 
 
 @pytest.mark.slow

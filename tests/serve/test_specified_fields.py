@@ -57,19 +57,18 @@ def cases() -> Iterator[tuple[str, str]]:
 
 
 REFUSED = (
-    ("messages", r'"role": "function"', "that role is deprecated"),
     ("messages", r'^\[{"role": "assistant"}\]$', "a message that says nothing"),
     ("modalities", "audio", "media"),
-    ("n|best_of", "128|20", "more than sixteen answers to one request"),
     ("seed", "9223372036854776000", "the document's rounding of 2 to the 63rd is beyond it"),
     ("stream_options", "{}", "goes with a stream only"),
     ("top_logprobs", "20", "goes with logprobs only"),
-    ("tool_choice", "auto|required|function", "goes with tools only"),
-    ("tool_choice", r'"type": "(?!function)', "hosted tools, custom ones, lists of allowed ones"),
-    ("tools", r'"type": "(?!function)', "hosted tools, custom ones"),
+    ("tool_choice", "required|function|custom|allowed_tools", "goes with tools only"),
+    ("function_call", "name", "goes with functions only"),
+    ("tool_choice", r'"type": "(?!function|custom|allowed_tools)', "hosted tools"),
+    ("tools", r'"type": "(?!function|custom)', "hosted tools"),
     (
         "input|items",
-        r'"type": "(?!message|function_call|reasoning)',
+        r'"type": "(?!message|function_call|custom_tool_call|reasoning)',
         "items of hosted tools; nothing of that kind here",
     ),
     ("input|items|conversation", r'"id": "x"', "there is no such object"),

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causerie.serve.tools import CallParser, ToolUse, plain_messages
+from causerie.serve.tool_calls import CallParser
+from causerie.serve.tools import Tool, ToolUse, plain_messages
 from causerie.text import Tokenizer, chat_format
 from tests.serve.conftest import Script
 
 QUESTION = [{"role": "user", "content": "Quel temps ?"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Le temps", "parameters": PARAMETERS}}
+FUNCTION = {"name": "weather", "description": "Le temps", "parameters": PARAMETERS}
 TIME = {"type": "function", "function": {"name": "time"}}
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Orléans }\\" {"}}\n</tool_call>'
 
@@ -76,7 +78,7 @@ def test_a_broken_call_is_told_as_text() -> None:
 
 
 def test_conversations_with_tools_become_plain_turns() -> None:
-    use = ToolUse(({"name": "weather", "parameters": PARAMETERS},))
+    use = ToolUse((Tool("weather", parameters=PARAMETERS),))
     calls = [{"name": "weather", "arguments": '{"city":"x"}'}]
     messages = [
         {"role": "system", "content": "Sois bref."},
@@ -186,6 +188,12 @@ def test_formats_reach_the_engine_as_grammars(client: openai.OpenAI, script: Scr
         {"top_logprobs": 21, "logprobs": True},
         {"response_format": {"type": "yaml"}},
         {"messages": [{"role": "user"}]},
+        {"functions": [FUNCTION], "tools": [WEATHER]},
+        {"functions": [FUNCTION], "tool_choice": "auto"},
+        {"functions": [FUNCTION], "function_call": {"name": "other"}},
+        {"function_call": {"name": "weather"}},
+        {"messages": [{"role": "function", "content": "x"}]},
+        {"messages": [{"role": "user", "content": "x", "function_call": {"name": "f", "arguments": "{}"}}]},
         {"messages": [{"role": "tool", "content": "x"}]},
         {"messages": [{"role": "user", "content": "x", "tool_call_id": "y"}]},
         {"audio": {"voice": "x", "format": "wav"}},
@@ -194,6 +202,42 @@ def test_formats_reach_the_engine_as_grammars(client: openai.OpenAI, script: Scr
 def test_requests_that_cannot_be(change: dict[str, Any], client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(**{"model": "petit", "messages": QUESTION, **change})
+
+
+def test_functions_are_answered_in_their_older_form(
+    client: openai.OpenAI, script: Script, tokenizer: Tokenizer
+) -> None:
+    """`functions` and `function_call`, deprecated and in use: one call, streamed too, its answer of the role function."""
+    asked: dict[str, Any] = {"model": "petit", "messages": QUESTION, "functions": [FUNCTION]}
+    script.answer = CALL
+    choice = client.chat.completions.create(**asked).choices[0]
+    assert (choice.finish_reason, choice.message.content, choice.message.tool_calls) == ("function_call", None, None)
+    assert choice.message.function_call.name == "weather"
+    assert json.loads(choice.message.function_call.arguments) == {"city": 'Orléans }" {'}
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    parts = [chunk.choices[0].delta.function_call for chunk in chunks if chunk.choices[0].delta.function_call]
+    assert parts[0].name == "weather"
+    assert "".join(part.arguments for part in parts) == choice.message.function_call.arguments
+    assert chunks[-1].choices[0].finish_reason == "function_call"
+    assert all(sampling.grammar.kind == "lark" for _, sampling, _ in script.asked)  # one call at most
+    script.answer = "Il pleut."
+    said = [choice.message.model_dump(exclude_none=True, exclude={"annotations"})]
+    said.append({"role": "function", "name": "weather", "content": "pluie"})
+    after = client.chat.completions.create(**(asked | {"messages": [*QUESTION, *said]}))
+    assert after.choices[0].message.content == "Il pleut."
+    prompt = tokenizer.decode(script.asked[-1][0])
+    assert '<tool_call>\n{"name": "weather"' in prompt
+    assert "<tool_response>\npluie" in prompt
+
+
+@pytest.mark.parametrize("choice", ["none", {"name": "weather"}])
+def test_function_call_chooses(choice: Any, client: openai.OpenAI, script: Script) -> None:
+    script.answer = "Non." if choice == "none" else '{"name":"weather","arguments":{"city":"x"}}'
+    answer = client.chat.completions.create(
+        model="petit", messages=QUESTION, functions=[FUNCTION, {"name": "time"}], function_call=choice
+    )
+    message = answer.choices[0].message
+    assert (message.content, message.function_call is None) == (("Non.", True) if choice == "none" else (None, False))
 
 
 def test_likeliest_tokens_are_given(client: openai.OpenAI, script: Script) -> None:
@@ -207,5 +251,5 @@ def test_likeliest_tokens_are_given(client: openai.OpenAI, script: Script) -> No
 
 def test_the_prompt_is_what_the_format_says(client: openai.OpenAI, script: Script, tokenizer: Tokenizer) -> None:
     client.chat.completions.create(model="petit", messages=QUESTION, tools=[WEATHER])
-    use = ToolUse(({"name": "weather", "description": "Le temps", "parameters": PARAMETERS},))
+    use = ToolUse((Tool("weather", "Le temps", PARAMETERS),))
     assert script.asked[0][0] == chat_format(tokenizer).prompt(plain_messages(QUESTION, use))

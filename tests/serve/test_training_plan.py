@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,48 @@ def test_the_command_holds_rows_and_the_job_conversations(
     assert plan.command[3:5] == ("train", "sft")
 
 
+def test_a_job_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a later version would plan, wherever the workspace is moved, whichever version the model's name has."""
+    home, moved, job = tmp_path / "home", tmp_path / "moved", job_of("dpo", beta=0.3)
+    bases = [tmp_path / "base", home / "artifacts" / "base"]
+    for base in bases:
+        base.mkdir(parents=True)
+        begun = plan_of(job, base, home, 100)
+        begun.folder.mkdir(parents=True, exist_ok=True)
+        assert begun.as_begun() is begun  # nothing was kept yet, or by a version that kept nothing
+        begun.write()
+        with monkeypatch.context() as patch:
+            patch.setattr("causerie.serve.fine_tuning.plan.EPOCHS", 7)
+            patch.setattr("causerie.serve.fine_tuning.plan.SEQ_LEN", 77)
+            later = plan_of(job, tmp_path / "newer base", home, 100)
+        assert later.command != begun.command
+        assert later.as_begun() == begun
+        (begun.folder / "begun.json").unlink()
+    begun.write()
+    home.rename(moved)
+    gone = plan_of(job, moved / "artifacts" / "base", moved, 100)
+    assert flags_of(gone.as_begun()) == flags_of(gone)
+    gone.flags["model"].rmdir()
+    newer = plan_of(job, tmp_path / "newer base", moved, 100).as_begun()
+    assert newer.flags["model"] == tmp_path / "newer base"
+
+
+def test_a_job_goes_on_from_the_last_run_that_can(tmp_path: Path) -> None:
+    plan = plan_of(job_of(), tmp_path / "base", tmp_path, 100)
+    assert plan.run_folder() is None
+    assert plan.goes_on() is plan
+    runs = [tmp_path / "runs" / f"sft-{plan.artifact_name}-{key * 8}" for key in "cab"]
+    for number, run in enumerate(runs):
+        (run / "checkpoints" / "step-1").mkdir(parents=True)
+        (run / "run.json").write_text("{}")
+        os.utime(run / "run.json", (number, number))
+    assert plan.run_folder() == runs[2]
+    assert plan.goes_on() is plan  # no checkpoint is whole
+    for number in (0, 1):
+        (runs[number] / "checkpoints" / "step-1" / "manifest.json").write_text("{}")
+    assert flags_of(plan.goes_on())["--resume"] == str(runs[1])
+
+
 def test_pairs_are_counted_as_they_are(tmp_path: Path) -> None:
     flags = flags_of(plan_of(job_of("dpo", batch_size=4, beta=0.3), tmp_path / "base", tmp_path, 100))
     assert (flags["--batch-size"], flags["--seq-len"], flags["--beta"]) == ("4", "512", "0.3")
@@ -153,11 +196,12 @@ def test_the_results_figures_hold_what_was_measured() -> None:
 def test_models_on_the_way_are_offered_once_and_in_order(app: Starlette, tmp_path: Path) -> None:
     """Those beyond the step that was told wait: their figures are not known yet."""
     office = app.state.office
-    plan = Plan(("x",), tmp_path / "f", tmp_path, "sft", "ft-abc", "ft-petit-abc", {})
+    plan = Plan({}, tmp_path / "f", tmp_path, "sft", "ft-abc", "ft-petit-abc", {})
     for step in (2, 10, 3):
         folder = tmp_path / "runs" / "sft-ft-abc-12345678" / "snapshots" / f"step-{step}"
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("{}")
+        (folder.parent.parent / "run.json").write_text("{}")
     (folder.parent / "step-11").mkdir()  # not whole: it has no manifest
 
     async def work() -> tuple[list[list[str]], list[dict[str, Any]]]:

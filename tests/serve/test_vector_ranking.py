@@ -11,11 +11,13 @@ import openai
 import pytest
 
 from causerie.serve import EnginePool
+from causerie.serve.metering import usage_log
 from causerie.serve.objects import Objects
 from causerie.serve.vector_stores.ranking import Chunk, Index, fused
 from causerie.serve.vector_stores.shapes import SearchRequest
 from causerie.serve.vector_stores.storing import packed, unpacked
 from causerie.store import Store, usage
+from tests.waiting import wait_for
 
 TEXTS = {
     "a": ("Le chat dort au soleil.", {"year": 2018, "lang": "fr", "draft": True}),
@@ -170,7 +172,7 @@ def test_words_and_embeddings_are_fused(
     finally:
         shared_pool._served["petit"] = served
     assert (alone.headers["x-causerie-ranking"], len(alone.json()["data"])) == ("bm25", 1)
-    time.sleep(0.2)
+    wait_for(lambda: usage_log(store).waiting == 0)
     rows = [row for row in store.read(usage.select()) if row.route == "vector_stores embeddings"]
     assert len(rows) >= 3
     assert all(row.prompt_tokens > 0 and row.model == "petit@3" for row in rows)

@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
+from tests.waiting import wait_for
+
 MODEL = "petit"
 SAY = [{"role": "user", "content": "Dis oui."}]
 TOOL = {
     "type": "function",
-    "function": {"name": "sky", "parameters": {"type": "object", "properties": {"c": {"enum": ["blue", "grey"]}}}},
+    "function": {
+        "name": "sky",
+        "parameters": {
+            "type": "object",
+            "properties": {"c": {"enum": ["blue", "grey"]}},
+            "required": ["c"],
+            "additionalProperties": False,
+        },
+    },
 }
 CHECK = {"type": "string_check", "name": "same", "operation": "eq", "input": "{{item.w}}", "reference": "oui"}
 NEAR = {
@@ -26,7 +36,8 @@ NEAR = {
     "reference": "oui",
     "pass_threshold": 0.5,
 }
-PATIENCE = 120.0
+CALL = 200
+"""Tokens that a whole call of the tool fits into, whatever a model held to its grammar makes of the spaces."""
 USAGE = [
     "audio_speeches",
     "audio_transcriptions",
@@ -54,12 +65,17 @@ class Said:
 class Tour:
     """Asks, and remembers by operation: method and path with `{}` for every id.
 
+    What is asked of the model is drawn the same way every time and is as long as it may be: at temperature 0, and
+    without the ids that end an answer where nothing else ends it.
+
     Args:
         http: a client whose base is `.../v1/`.
+        ends: ids of the tokens that end an answer.
     """
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, ends: Iterable[int]) -> None:
         self.http = http
+        self.even: dict[str, Any] = {"temperature": 0, "logit_bias": {str(id): -100 for id in ends}}
         self.said: dict[tuple[str, str], list[Said]] = defaultdict(list)
 
     def ask(self, method: str, path: str, *ids: str, expect: int | tuple[int, ...] = (200, 201), **how: Any) -> Any:
@@ -100,10 +116,8 @@ class Tour:
 
     def until(self, path: str, *ids: str, ends: tuple[str, ...]) -> Any:
         """The object at a path once its status is one of these."""
-        end = time.monotonic() + PATIENCE
-        while (found := self.get(path, *ids))["status"] not in ends:
-            assert time.monotonic() < end, found
-            time.sleep(0.1)
+        found: dict[str, Any] = {}
+        wait_for(lambda: found.update(self.get(path, *ids)) or found["status"] in ends)
         return found
 
     def file(self, content: bytes | list[Any], purpose: str = "assistants", name: str = "a.txt") -> str:
@@ -114,13 +128,14 @@ class Tour:
 
 def answers(tour: Tour) -> None:
     """Chat completions, completions, embeddings, moderations, models."""
-    ask: dict[str, Any] = {"model": MODEL, "messages": SAY, "max_tokens": 4}
-    schema = {"name": "x", "schema": {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"]}}
+    ask: dict[str, Any] = {"model": MODEL, "messages": SAY, "max_tokens": 4, **tour.even}
+    shape = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"], "additionalProperties": False}
+    schema = {"name": "x", "schema": shape}
     formed = {"response_format": {"type": "json_schema", "json_schema": schema}, "max_tokens": 40}
     for more in ({}, {"n": 2, "logprobs": True, "top_logprobs": 2, "seed": 1}, formed):
         tour.post("chat/completions", **(ask | more))
         tour.stream("chat/completions", **(ask | more | {"stream_options": {"include_usage": True}}))
-    called = ask | {"tools": [TOOL], "tool_choice": "required", "max_tokens": 60}
+    called = ask | {"tools": [TOOL], "tool_choice": "required", "max_tokens": CALL}
     message = tour.post("chat/completions", **called)["choices"][0]["message"]
     tour.stream("chat/completions", **called)
     told = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "blue"}
@@ -131,20 +146,54 @@ def answers(tour: Tour) -> None:
     tour.post("chat/completions/{}", kept, metadata={"a": "b"})
     tour.drop("chat/completions/{}", kept)
     for more in ({}, {"echo": True, "logprobs": 2}, {"n": 2, "best_of": 3}, {"prompt": ["a", "b"]}):
-        tour.post("completions", **({"model": MODEL, "prompt": "a", "max_tokens": 3} | more))
-    tour.stream("completions", model=MODEL, prompt="a", max_tokens=3, logprobs=1)
+        tour.post("completions", **({"model": MODEL, "prompt": "a", "max_tokens": 3, **tour.even} | more))
+    tour.stream("completions", model=MODEL, prompt="a", max_tokens=3, logprobs=1, **tour.even)
     tour.post("embeddings", model=MODEL, input=["a", "b"])
     tour.post("moderations", input=["I will kill you", "a nice day"])
     tour.get("models")
     tour.get("models/{}", MODEL)
 
 
+def tools(tour: Tour) -> None:
+    """Custom tools and allowed ones, by chat completions and by responses."""
+    grammar = {"syntax": "regex", "definition": "[ab]{3}"}
+    custom = {"name": "spell", "description": "Spells.", "format": {"type": "grammar", "grammar": grammar}}
+    ask: dict[str, Any] = {"model": MODEL, "messages": SAY, "max_tokens": 60}
+    ask["tools"] = [TOOL, {"type": "custom", "custom": custom}, {"type": "custom", "custom": {"name": "free"}}]
+    named = {"type": "custom", "custom": {"name": "spell"}}
+    for choice in (named, {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}):
+        message = tour.post("chat/completions", **ask, tool_choice=choice)["choices"][0]["message"]
+        tour.stream("chat/completions", **ask, tool_choice=choice)
+    told = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "aaa"}
+    after = {"messages": [*SAY, message, told], "tool_choice": "auto", "parallel_tool_calls": False, "n": 128}
+    tour.post("chat/completions", **(ask | after | {"max_tokens": 1}))
+    old: dict[str, Any] = {"model": MODEL, "messages": SAY, "functions": [TOOL["function"]], "max_tokens": 60}
+    old["function_call"] = {"name": "sky"}
+    message = tour.post("chat/completions", **old)["choices"][0]["message"]
+    tour.stream("chat/completions", **old)
+    after = {"messages": [*SAY, message, {"role": "function", "name": "sky", "content": "blue"}], "max_tokens": 2}
+    tour.post("chat/completions", **(old | after | {"function_call": "none"}))
+    ask = {"model": MODEL, "input": "Dis oui.", "max_output_tokens": 60}
+    ask["tools"] = [{"type": "custom", **custom, "format": {"type": "grammar", **grammar}}]
+    ask["tools"] += [{"type": "custom", "name": "free", "format": {"type": "text"}}]
+    named = {"type": "custom", "name": "spell"}
+    for choice in (named, {"type": "allowed_tools", "mode": "required", "tools": [named]}):
+        said = tour.post("responses", **ask, tool_choice=choice)
+        tour.stream("responses", **ask, tool_choice=choice)
+    (call,) = said["output"]
+    output = {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "aaa"}
+    after = tour.post("responses", **(ask | {"input": [call, output], "max_output_tokens": 16}))["id"]
+    tour.get("responses/{}/input_items", after)
+    talk = tour.post("conversations", items=[call, output])["id"]
+    tour.get("conversations/{}/items", talk)
+
+
 def conversations(tour: Tour) -> None:
     """Responses and conversations."""
-    ask: dict[str, Any] = {"model": MODEL, "input": "Dis oui.", "max_output_tokens": 16}
+    ask: dict[str, Any] = {"model": MODEL, "input": "Dis oui.", "max_output_tokens": 16, "temperature": 0}
     answer = tour.post("responses", **ask)["id"]
     tool = {"type": "function", "name": "sky", "parameters": TOOL["function"]["parameters"], "strict": False}  # type: ignore[index]
-    called = {**ask, "tools": [tool], "tool_choice": "required", "max_output_tokens": 60}
+    called = {**ask, "tools": [tool], "tool_choice": "required", "max_output_tokens": CALL}
     tour.post("responses", **called)
     for more in ({}, called, {"top_logprobs": 2, "include": ["message.output_text.logprobs"]}):
         tour.stream("responses", **(ask | more))
@@ -206,7 +255,8 @@ def begin_training(tour: Tour) -> str:
     settings = {"n_epochs": 2, "batch_size": 2, "learning_rate_multiplier": 1}
     method = {"type": "supervised", "supervised": {"hyperparameters": settings}}
     job = tour.post("fine_tuning/jobs", model=MODEL, training_file=file, method=method, seed=1, metadata={"a": "b"})
-    waits = tour.post("fine_tuning/jobs", model=MODEL, training_file=file)["id"]
+    long = {"type": "supervised", "supervised": {"hyperparameters": settings | {"n_epochs": 50}}}
+    waits = tour.post("fine_tuning/jobs", model=MODEL, training_file=file, method=long)["id"]
     for turn in ("pause", "resume", "cancel"):
         tour.post(f"fine_tuning/jobs/{{}}/{turn}", waits)
     return str(job["id"])
@@ -230,14 +280,21 @@ def end_training(tour: Tour, job: str) -> None:
     tour.post("fine_tuning/alpha/graders/validate", grader=CHECK)
 
 
+def requests(tour: Tour, count: int, tokens: int) -> list[dict[str, Any]]:
+    """Lines of a batch: so many answers of so many tokens."""
+    body = {"model": MODEL, "messages": SAY, "max_tokens": tokens, **tour.even}
+    return [{"custom_id": f"{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(count)]
+
+
 def work(tour: Tour) -> None:
     """Batches and evals."""
-    body = {"model": MODEL, "messages": SAY, "max_tokens": 2}
-    lines = [{"custom_id": f"{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(3)]
-    ask = {"input_file_id": tour.file(lines, "batch"), "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    batch = tour.post("batches", **ask, metadata={"a": "b"})["id"]
+    ask = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    few, many = (tour.file(requests(tour, *each), "batch") for each in ((3, 2), (200, 200)))
+    batch = tour.post("batches", **ask, input_file_id=few, metadata={"a": "b"})["id"]
     tour.until("batches/{}", batch, ends=("completed",))
-    tour.post("batches/{}/cancel", tour.post("batches", **ask)["id"])
+    stopped = tour.post("batches", **ask, input_file_id=many)["id"]
+    tour.post("batches/{}/cancel", stopped)
+    tour.until("batches/{}", stopped, ends=("cancelled",))
     faulty = tour.file(b"{}\n", "batch")
     tour.until("batches/{}", tour.post("batches", **(ask | {"input_file_id": faulty}))["id"], ends=("failed",))
     tour.get("batches")
@@ -252,6 +309,8 @@ def work(tour: Tour) -> None:
     tour.get("evals/{}/runs", check)
     item = tour.get("evals/{}/runs/{}/output_items", check, run)["data"][0]["id"]
     tour.get("evals/{}/runs/{}/output_items/{}", check, run, item)
+    much = {"type": "file_content", "content": [{"item": {"w": "oui"}}] * 200}
+    source |= {"source": much, "sampling_params": {"temperature": 0, "max_completion_tokens": 200}}
     again = tour.post("evals/{}/runs", check, data_source=source)["id"]
     tour.post("evals/{}/runs/{}", check, again)
     tour.drop("evals/{}/runs/{}", check, again)
@@ -289,7 +348,7 @@ def organization(tour: Tour, person: str) -> None:
     tour.post(f"{place}/users/{{}}", project, person, role="owner")
     tour.drop(f"{place}/users/{{}}", project, person)
     tour.drop(f"{org}users/{{}}", person)
-    root = tour.post(f"{org}admin_api_keys", name="root")["id"]
+    root = tour.post(f"{org}admin_api_keys", name="root", expires_in_seconds=3600)["id"]
     tour.get(f"{org}admin_api_keys")
     tour.get(f"{org}admin_api_keys/{{}}", root)
     tour.drop(f"{org}admin_api_keys/{{}}", root)
@@ -300,7 +359,7 @@ def organization(tour: Tour, person: str) -> None:
         tour.get(f"{org}{name}", params=since)
 
 
-STOPS: tuple[Callable[[Tour], None], ...] = (answers, conversations, files, work)
+STOPS: tuple[Callable[[Tour], None], ...] = (answers, tools, conversations, files, work)
 
 
 def walk(tour: Tour, person: str) -> Tour:

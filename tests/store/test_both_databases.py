@@ -21,6 +21,7 @@ from causerie.store import RowLog, Store, metadata, new_id, now, objects, usage,
 from causerie.store import row_log as row_log_module
 from causerie.store.errors import ERRORS
 from tests.postgresql import store_on
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -139,14 +140,14 @@ def test_what_is_there_is_passed_over_and_counted(store: Store, mark: str) -> No
 def test_a_contradiction_undoes_its_own_call_only(store: Store, mark: str) -> None:
     """Sent together: each call is a transaction, whatever commit they share."""
     gate = threading.Event()
-    store.submit_work(lambda _: gate.wait(5))
+    store.submit_work(lambda _: gate.wait(PATIENCE))
     calls = [store.submit(*(insert(users).values(person(mark, n)) for n in group)) for group in ([1, 2], [3, 1], [4])]
     gate.set()
-    assert calls[0].result(20) == 2
+    assert calls[0].result(PATIENCE) == 2
     with pytest.raises(CauserieError) as caught:
-        calls[1].result(20)
+        calls[1].result(PATIENCE)
     assert caught.value.code == "CAU-1109"
-    assert calls[2].result(20) == 1
+    assert calls[2].result(PATIENCE) == 1
     rows = store.read(select(users.c.id).where(users.c.pseudonym == mark).order_by(users.c.id))
     assert [row.id for row in rows] == [f"{mark}-{n}" for n in (1, 2, 4)]
 
@@ -183,7 +184,7 @@ def test_readers_see_whole_transactions_only(store: Store, mark: str) -> None:
         role = str(number)
         store.write(update(users).where(one).values(role=role), update(users).where(other).values(role=role))
     stop.set()
-    watcher.join(20)
+    watcher.join(PATIENCE)
     assert torn == []
 
 
@@ -195,7 +196,7 @@ def test_a_write_is_there_for_everybody_when_it_is_acknowledged(store: Store, ma
 
 def test_cancelled_calls_are_dropped_or_done_whole(store: Store, mark: str) -> None:
     gate = threading.Event()
-    store.submit_work(lambda _: gate.wait(5))
+    store.submit_work(lambda _: gate.wait(PATIENCE))
     calls = [store.submit(*(insert(users).values(person(mark, f"{n}-{k}")) for k in range(3))) for n in range(10)]
     gone = sum(call.cancel() for call in calls[::2])
     gate.set()
@@ -222,9 +223,7 @@ def test_rows_that_nobody_waits_for_arrive_in_order(store: Store, mark: str) -> 
         log.add(
             {"request_id": f"{mark}-{number:03}", "time": now(), "route": mark, "latency": 0.1, "status": 200} | COUNTS
         )
-    until = time.monotonic() + 20
-    while log.waiting and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for(lambda: not log.waiting)
     rows = store.read(select(usage.c.request_id).where(usage.c.route == mark).order_by(usage.c.request_id))
     assert [row.request_id for row in rows] == [f"{mark}-{number:03}" for number in range(250)]
     assert (log.dropped, log.failing) == (0, False)
@@ -243,22 +242,21 @@ def test_rows_wait_while_the_database_fails_and_none_is_written_twice(
         if failing[0]:
             raise OperationalError("COMMIT", None, Exception("the disk is away"))
 
-    event.listen(store.engine, "commit", refuse)
+    gate = threading.Event()
+    store.submit_work(lambda _: gate.wait(PATIENCE))
     log = RowLog(store, usage)
     try:
         for number in range(30):
             log.add(
                 {"request_id": f"{mark}-{number}", "time": now(), "route": mark, "latency": 0.1, "status": 200} | COUNTS
             )
-        until = time.monotonic() + 20
-        while not log.failing and time.monotonic() < until:
-            time.sleep(0.02)
-        assert log.failing
-        assert log.waiting == 30
+        event.listen(store.engine, "commit", refuse)
+        gate.set()  # only now does the writer come by: all of them are in its hands when it fails
+        wait_for(lambda: log.failing)
+        assert log.waiting == len(log.pending()) == 30
         assert "30 are waiting" in caplog.text
         failing[0] = False
-        while log.waiting and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_for(lambda: not log.waiting)
     finally:
         event.remove(store.engine, "commit", refuse)
     rows = store.read(select(func.count()).select_from(usage).where(usage.c.route == mark))
@@ -268,21 +266,45 @@ def test_rows_wait_while_the_database_fails_and_none_is_written_twice(
     assert store.failing is None
 
 
+def test_what_is_pending_and_what_is_written_are_together_every_row(store: Store, mark: str) -> None:
+    """Looked at again and again while rows come and are written: none is missing in both places."""
+    log, stop, looked = RowLog(store, usage), threading.Event(), list[int]()
+    written = select(usage.c.request_id).where(usage.c.route == mark)
+
+    def watch() -> None:
+        while not stop.is_set():
+            count = len(added)
+            seen = {row["request_id"] for row in log.pending()} | {row.request_id for row in store.read(written)}
+            looked.append(count - len(seen & set(added[:count])))
+
+    added: list[str] = []
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for number in range(300):
+        id = f"{mark}-{number}"
+        log.add({"request_id": id, "time": now(), "route": mark, "latency": 0.1, "status": 200} | COUNTS)
+        added.append(id)
+        time.sleep(0.001)
+    wait_for(lambda: not log.waiting)
+    stop.set()
+    watcher.join(PATIENCE)
+    assert set(looked) == {0}
+    assert log.pending() == []
+
+
 def test_of_too_many_waiting_rows_the_oldest_are_dropped_and_counted(
     store: Store, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_log_module, "MOST", 10)
     gate = threading.Event()
-    store.submit_work(lambda _: gate.wait(5))
+    store.submit_work(lambda _: gate.wait(PATIENCE))
     log = RowLog(store, usage)
     for number in range(25):
         log.add(
             {"request_id": f"{mark}-{number:02}", "time": now(), "route": mark, "latency": 0.1, "status": 200} | COUNTS
         )
     gate.set()
-    until = time.monotonic() + 20
-    while log.waiting and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for(lambda: not log.waiting)
     rows = store.read(select(usage.c.request_id).where(usage.c.route == mark).order_by(usage.c.request_id))
     kept = [row.request_id for row in rows]
     assert len(kept) + log.dropped == 25

@@ -69,7 +69,7 @@ def test_transact_sees_its_own_writes_and_undoes_all_on_failure(store: Store) ->
 def test_a_bad_write_in_a_group_does_not_harm_the_others(store: Store) -> None:
     """Writes queued together share a commit; a duplicate key and an unknown table fail alone."""
     gate = threading.Event()
-    first = store.submit_work(lambda connection: gate.wait(5))
+    first = store.submit_work(lambda connection: gate.wait(60))
     good = [store.submit(insert(users).values(person(f"u{number}"))) for number in range(20)]
     duplicate = store.submit(insert(users).values(person("u3")))
     unknown = store.submit(text("INSERT INTO nowhere VALUES (1)"))
@@ -114,7 +114,7 @@ def test_asynchronous_code_can_wait_without_blocking(store: Store) -> None:
 def test_a_caller_that_goes_away_does_not_stop_the_writer(store: Store) -> None:
     """A task that is cancelled while its write waits: the write is dropped or done, and the next ones go on."""
     gate = threading.Event()
-    holding = store.submit_work(lambda connection: gate.wait(5))
+    holding = store.submit_work(lambda connection: gate.wait(60))
 
     async def main() -> None:
         task = asyncio.ensure_future(asyncio.wrap_future(store.submit(insert(users).values(person("gone")))))
@@ -156,7 +156,7 @@ def start_client(workspace: Path, name: str, count: int) -> subprocess.Popen[str
 def test_several_processes_open_migrate_and_write_at_once(workspace: Path) -> None:
     clients = [start_client(workspace, f"c{number}", 20) for number in range(3)]
     for client in clients:
-        client.communicate(timeout=60)
+        client.communicate(timeout=120)
         assert client.returncode == 0
     with open_store(workspace) as store:
         assert len(store.read(select(users))) == 60

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,18 @@ def break_at_step_three(fault: str) -> None:
     loop._Sitting.update = update  # type: ignore[method-assign]
 
 
+def quiet_port() -> int:
+    """A free port below those that the system gives to connections: nobody takes it before the processes meet there."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
+
+
 def launch(place: Path, job: dict[str, Any]) -> list[int]:
     """Fork the processes of a launch and wait for them; their wait statuses. A frozen one is killed at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = quiet_port()
     fault, size = job.pop("fault", ""), job.pop("processes")
     children = []
     for rank in range(size):

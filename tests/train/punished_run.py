@@ -29,15 +29,27 @@ def run_once(workspace: Path, name: str) -> None:
     (workspace / f"{name}.digest").write_text(weights_digest(model))
 
 
-def in_child(workspace: Path, name: str, after: float | None) -> int:
-    """`run_once` in a fork that is killed after so many seconds; its wait status."""
+def kill_after(events: Path, updates: int) -> None:
+    """Kill this process when it has logged so many updates more, wherever it then is in the next."""
+    begun = lines(events)
+    while lines(events) < begun + updates:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lines(events: Path) -> int:
+    """Updates in a log."""
+    return events.read_bytes().count(b'"event": "step"') if events.exists() else 0
+
+
+def in_child(workspace: Path, name: str, after: int | None) -> int:
+    """`run_once` in a fork that is killed after so many updates; its wait status."""
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
         if after is not None:
-            threading.Thread(
-                target=lambda: (time.sleep(after), os.kill(os.getpid(), signal.SIGKILL)), daemon=True
-            ).start()
+            events = workspace / "runs" / f"train-{name}-00000000" / "events.jsonl"
+            threading.Thread(target=kill_after, args=(events, after), daemon=True).start()
         try:
             run_once(workspace, name)
         except BaseException as error:
@@ -48,14 +60,12 @@ def in_child(workspace: Path, name: str, after: float | None) -> int:
 
 
 def main() -> None:
-    """Argument: the workspace. The mean time between kills is a ninth of the unbroken run's."""
+    """Argument: the workspace. The mean number of updates between kills is a ninth of the run's."""
     workspace, dice = Path(sys.argv[1]), random.Random(0)
     torch.set_num_threads(1)
-    began = time.monotonic()
     run_once(workspace, "unbroken")
-    whole = time.monotonic() - began
     kills = 0
-    while in_child(workspace, "punished", dice.uniform(0.02, 0.2) * whole if kills < 5 else None) != 0:
+    while in_child(workspace, "punished", dice.randint(3, 23) if kills < 5 else None) != 0:
         kills += 1
     found = {"kills": kills}
     for name, prefix in (("unbroken", "unbroken_"), ("punished", "")):

@@ -208,6 +208,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a compiler runs, and how long that takes is not ours
 def test_a_compiled_run_follows_the_plain_one(tmp_path: Path) -> None:
     """Slow: the compiler takes most of it.
 

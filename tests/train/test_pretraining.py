@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zstandard
@@ -214,11 +215,32 @@ def test_dimensions_given_by_hand_replace_the_dials() -> None:
     assert by_hand == replace(by_dial, n_embd=64, ffn_dim=96)
 
 
-def test_smoothing_keeps_a_constant_and_follows_a_step() -> None:
-    assert smooth([2.0] * 5, 3) == pytest.approx([2.0] * 5)
-    curve = smooth([0.0] * 10 + [1.0] * 3, 3)
-    assert curve[9] == 0
-    assert 0.4 < curve[-1] < 0.7
+@pytest.mark.parametrize("half_life", [0.5, 3, 20])
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_smoothing_lags_behind_no_line_at_either_end(half_life: float, count: int) -> None:
+    line = [5.0 - 0.1 * i for i in range(count)]
+    assert smooth(line, half_life) == pytest.approx(line)
+    assert smooth([2.5], half_life) == [2.5]
+    assert smooth([], half_life) == []
+
+
+def test_smoothing_is_a_weighted_fit_the_same_from_both_sides() -> None:
+    values = np.random.default_rng(0).normal(size=40).cumsum()
+    curve = smooth(values.tolist(), 4)
+    assert curve[::-1] == pytest.approx(smooth(values[::-1].tolist(), 4))
+    for at in (0, 7, 39):
+        away = np.arange(40) - at
+        slope_and_level = np.polyfit(away, values, 1, w=np.sqrt(0.5 ** (np.abs(away) / 4)))
+        assert curve[at] == pytest.approx(slope_and_level[1])
+
+
+def test_smoothing_takes_noise_away_and_keeps_a_steep_beginning() -> None:
+    falls = 2 + 3 * np.exp(-np.arange(400) / 40)
+    noisy = falls + np.random.default_rng(0).normal(0, 0.1, 400)
+    curve = np.array(smooth(noisy.tolist(), 10))
+    trailing = [np.average(noisy[: i + 1], weights=0.5 ** (np.arange(i + 1)[::-1] / 10)) for i in range(40)]
+    assert np.abs(curve - falls).mean() < 0.4 * np.abs(noisy - falls).mean()
+    assert np.abs(curve[:40] - falls[:40]).mean() < 0.3 * np.abs(trailing - falls[:40]).mean()
 
 
 def test_rows_of_whole_documents_count_only_their_own_targets(made: tuple[Path, Artifact]) -> None:

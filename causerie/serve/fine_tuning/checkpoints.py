@@ -65,8 +65,7 @@ async def keep_models_on_the_way(
 
 
 def _kept(plan: Plan) -> list[Path]:
-    run = plan.run_folder()
-    return sorted((manifest.parent for manifest in run.glob(SNAPSHOTS)), key=_step_of) if run else []
+    return sorted((found.parent for run in plan.run_folders() for found in run.glob(SNAPSHOTS)), key=_step_of)
 
 
 def _step_of(folder: Path) -> int:

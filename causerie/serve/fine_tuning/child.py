@@ -48,6 +48,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._seen = 0
+        self._heard_of: Path | None = None
 
     def terminate(self) -> None:
         """Ask it to save its state and end."""
@@ -96,6 +97,8 @@ class Child:
         folder = self._run_folder()
         if folder is None:
             return
+        if folder != self._heard_of:
+            self._heard_of, self._seen = folder, 0
         events = await asyncio.to_thread(read_events, folder, self._seen)
         self._seen += len(events)
         for event in events:

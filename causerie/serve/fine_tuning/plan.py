@@ -7,12 +7,12 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from causerie.core import CauserieError, write_atomic, write_json
+from causerie.core import CauserieError, read_json, write_atomic, write_json
 from causerie.serve.fine_tuning.shapes import Method
 from causerie.serve.fine_tuning.training_files import TrainingRows, jsonl
 from causerie.serve.graders.local import is_local
@@ -38,15 +38,21 @@ LENGTH: Final = 256
 
 @dataclass(frozen=True)
 class Plan:
-    """A training: its command line, where things are, and the settings as told in the job."""
+    """A training: the flags of its command, where things are, and the settings as told in the job."""
 
-    command: tuple[str, ...]
+    flags: Mapping[str, Any]
     folder: Path
     workspace: Path
     kind: str
     artifact_name: str
     model_name: str
     hyperparameters: dict[str, Any]
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Its command line."""
+        told = [word for flag, value in self.flags.items() for word in (f"--{flag}", str(value))]
+        return (sys.executable, "-m", "causerie", "train", self.kind, *told, "--json")
 
     @property
     def log(self) -> Path:
@@ -58,9 +64,47 @@ class Plan:
         """A file that is there once all inputs are."""
         return self.folder / "ready"
 
+    def run_folders(self) -> list[Path]:
+        """The folders of its runs, the latest last: an upgrade of the trainer begins another one."""
+        found = (self.workspace / "runs").glob(f"{self.kind}-{self.artifact_name}-????????/run.json")
+        return [state.parent for state in sorted(found, key=lambda state: (state.stat().st_mtime_ns, state))]
+
     def run_folder(self) -> Path | None:
-        """The run's folder, once it is there."""
-        return next(iter((self.workspace / "runs").glob(f"{self.kind}-{self.artifact_name}-????????")), None)
+        """The latest run's folder, once it is there."""
+        return next(reversed(self.run_folders()), None)
+
+    def goes_on(self) -> Plan:
+        """The same training from the last checkpoint of its latest run that has one, whatever code made that."""
+        made = [folder for folder in self.run_folders() if any(folder.glob("checkpoints/*/manifest.json"))]
+        return replace(self, flags={**self.flags, "resume": made[-1]}) if made else self
+
+    def write(self) -> None:
+        """Keep the flags, so that the job goes on with them whatever a later version would plan."""
+        flags = {name: self._told(value) for name, value in self.flags.items()}
+        begun = {"kind": self.kind, "flags": flags, "hyperparameters": self.hyperparameters}
+        write_json(self.folder / "begun.json", begun)
+
+    def _told(self, value: Any) -> Any:
+        if not isinstance(value, Path):
+            return value
+        inside = value.is_relative_to(self.workspace)
+        return {"workspace": inside, "path": str(value.relative_to(self.workspace) if inside else value)}
+
+    def as_begun(self) -> Plan:
+        """This plan with the flags that were kept, if they were; a model that is gone is looked for anew."""
+        kept = self.folder / "begun.json"
+        if not kept.is_file():
+            return self
+        begun = read_json(kept)
+        flags = {
+            name: (self.workspace / value["path"] if value["workspace"] else Path(value["path"]))
+            if isinstance(value, dict)
+            else value
+            for name, value in begun["flags"].items()
+        }
+        if not flags["model"].is_dir():
+            flags["model"] = self.flags["model"]
+        return replace(self, kind=begun["kind"], flags=flags, hyperparameters=begun["hyperparameters"])
 
 
 def plan_of(job: Body, base: Path, workspace: Path, rows: int, tokens: Sequence[int] = ()) -> Plan:
@@ -107,11 +151,8 @@ def plan_of(job: Body, base: Path, workspace: Path, rows: int, tokens: Sequence[
     else:
         flags["preferences"] = folder
         flags["beta"] = settings.get("beta", 0.1)
-    command = [sys.executable, "-m", "causerie", "train", kind]
-    for flag, value in flags.items():
-        command += [f"--{flag}", str(value)]
     told = {"batch_size": batch, "learning_rate_multiplier": scale, "n_epochs": epochs}
-    return Plan((*command, "--json"), folder, workspace, kind, name, model_name(job), told)
+    return Plan(flags, folder, workspace, kind, name, model_name(job), told)
 
 
 def row_shape(batch: int, tokens: Sequence[int], seq_len: int | None = None) -> tuple[int, int]:
@@ -195,6 +236,7 @@ def write_inputs(plan: Plan, rows: TrainingRows, held_out: TrainingRows | None, 
             write_atomic(plan.folder / name, jsonl([as_read(row) for row in part.rows]))
     if plan.kind == "grpo":
         write_json(plan.folder / "grader.json", grader or {})
+    plan.write()
     write_atomic(plan.written, b"")
 
 

@@ -31,6 +31,8 @@ EVENT: Final = "fine_tuning.job.event"
 OPEN: Final = ("validating_files", "queued", "running", "paused")
 """Statuses of jobs that have not ended."""
 HIDDEN: Final = ("suffix",)
+STOPPED: Final = 75
+"""How the trainer ends when a signal stopped it with its state saved."""
 SILENT: Final = ("event", "time", "evaluation_seconds")
 """What of a measurement is not a figure of the model."""
 
@@ -204,7 +206,7 @@ async def _planned(office: Office, owner: str, job: Body, rows: TrainingRows, he
     tokens = await asyncio.to_thread(count_tokens, base, rows) if supervised else ()
     plan = plan_of(job, base, office.workspace, len(rows.rows), tokens)
     if plan.written.is_file():
-        return plan
+        return plan.as_begun()
     reinforced = job["method"]["type"] == "reinforcement"
     if reinforced and plan.kind == "dpo":
         method = Method.model_validate(job["method"])
@@ -252,13 +254,23 @@ async def _train(office: Office, owner: str, id: str, plan: Plan) -> Ended:
         elif kind == "snapshot" and "folder" in event:
             await _keep(office, owner, id, plan, event["step"])
 
-    child = Child(plan.command, plan.log, plan.run_folder)
-    office.children[id] = child
-    try:
-        await _standing(office, owner, id)
-        return await child.run(heard)
-    finally:
-        office.children.pop(id, None)
+    async def run(plan: Plan) -> Ended:
+        child = Child(plan.command, plan.log, plan.run_folder)
+        office.children[id] = child
+        try:
+            await _standing(office, owner, id)
+            return await child.run(heard)
+        finally:
+            office.children.pop(id, None)
+
+    going_on = await asyncio.to_thread(plan.goes_on)
+    ended = await run(going_on)
+    if going_on is plan or ended.status in (0, STOPPED):
+        return ended
+    await _standing(office, owner, id)
+    cause = ended.result.get("error", {}).get("cause") or f"the trainer ended with status {ended.status}"
+    await tell(office, owner, id, f"The training begins anew: it could not go on from its checkpoint ({cause})", "warn")
+    return await run(plan)
 
 
 def _name(figures: dict[str, Any]) -> tuple[Any, ...]:
@@ -277,7 +289,7 @@ async def _keep(office: Office, owner: str, id: str, plan: Plan, until: int | No
 async def _finish(office: Office, owner: str, id: str, plan: Plan, ended: Ended) -> None:
     await _keep(office, owner, id, plan)
     await _standing(office, owner, id)
-    if ended.status == 75:  # stopped by somebody else's signal: it waits to be resumed
+    if ended.status == STOPPED:  # stopped by somebody else's signal: it waits to be resumed
         await office.objects.set(KIND, owner, id, status="paused")
         await tell(office, owner, id, "The training was stopped with its state saved", "warn")
         return

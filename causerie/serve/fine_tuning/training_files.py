@@ -115,7 +115,9 @@ def _turns(messages: Any, tools: Any) -> list[dict[str, str]]:
     for each in messages:
         if each.role == "assistant" and each.weight == 0:
             raise ValueError("an assistant message has weight 0; every answer of a row is trained on here")
-    told = tuple(tool.function.model_dump(exclude_none=True, exclude={"strict"}) for tool in tools or ())
+        if each.files:
+            raise ValueError("a message has a file; put its text into the message")
+    told = tuple(tool.as_tool() for tool in tools or ())
     return plain_messages([each.as_message() for each in messages], ToolUse(told))
 
 

@@ -216,8 +216,7 @@ async def create_admin_key(office: Office, request: Request, principal: Principa
     if not is_admin(principal):
         raise ApiError(403, "only admins make admin keys", type="permission_error", code="missing_scope")
     asked = await read_shape(request, NewAdminKey)
-    named = NewKey(name=asked.name, expires_in_days=asked.expires_in_days)
-    key, row = new_key(f"admin: {asked.name}", scopes=(ADMIN,), expires=named.expires)
+    key, row = new_key(f"admin: {asked.name}", scopes=(ADMIN,), expires=asked.expires)
     await change(
         office,
         principal,

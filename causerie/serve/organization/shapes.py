@@ -108,6 +108,20 @@ class NewAdminKey(Strict):
 
     name: Name
     expires_in_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    expires_in_seconds: Annotated[int, Field(ge=1, le=3650 * 86_400)] | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> NewAdminKey:
+        if self.expires_in_seconds is not None and self.expires_in_days is not None:
+            raise ValueError("give expires_in_seconds or expires_in_days, not both")
+        return self
+
+    @property
+    def expires(self) -> float | None:
+        """Unix time of its end."""
+        if self.expires_in_days is not None:
+            return time.time() + 86_400 * self.expires_in_days
+        return None if self.expires_in_seconds is None else time.time() + self.expires_in_seconds
 
 
 class NewServiceAccount(Strict):

@@ -10,12 +10,20 @@ from causerie.serve.answer import ChatDelta
 from causerie.serve.chat_completions import token_logprobs
 from causerie.serve.objects import Body
 from causerie.serve.pool import Served
-from causerie.serve.responses.shapes import NamedTool, ResponseRequest
-from causerie.serve.tools import CallParser, ToolUse
+from causerie.serve.responses.history import PREFIXES
+from causerie.serve.responses.shapes import CustomTool, FunctionTool, ResponseRequest
+from causerie.serve.tool_calls import CallParser, Piece
+from causerie.serve.tools import ToolUse
 from causerie.store import new_id
 
 LOGPROBS: Final = "message.output_text.logprobs"
 """What `include` names to get log-probabilities."""
+
+_CALLS: Final = {
+    "function_call": ("arguments", "function_call_arguments"),
+    "custom_tool_call": ("input", "custom_tool_call_input"),
+}
+"""What a call consists of, and the name of its events."""
 
 Event = dict[str, Any]
 
@@ -51,8 +59,8 @@ def begun(asked: ResponseRequest, model: str, status: str) -> Body:
         "store": asked.store is not False,
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "text": {"format": format},
-        "tool_choice": choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto",
-        "tools": [_tool(each.model_dump()) for each in asked.tools or ()],
+        "tool_choice": (choice or "auto") if choice is None or isinstance(choice, str) else choice.model_dump(),
+        "tools": [_tool(each) for each in asked.tools or ()],
         "top_logprobs": asked.top_logprobs or 0,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
         "truncation": asked.truncation or "disabled",
@@ -61,8 +69,10 @@ def begun(asked: ResponseRequest, model: str, status: str) -> Body:
     }
 
 
-def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    return tool | {"strict": bool(tool["strict"])}
+def _tool(tool: FunctionTool | CustomTool) -> dict[str, Any]:
+    if isinstance(tool, CustomTool):
+        return tool.model_dump(exclude_none=True)
+    return tool.model_dump() | {"strict": bool(tool.strict)}
 
 
 class Building:
@@ -78,7 +88,7 @@ class Building:
     def __init__(self, body: Body, served: Served, use: ToolUse, include_logprobs: bool) -> None:
         self.body = body
         self._served = served
-        self._parser = CallParser(inside=use.required) if use.offered else None
+        self._parser = CallParser(use.required, use.custom) if use.offered else None
         self._with_logprobs = include_logprobs
         self._logprobs: list[dict[str, Any]] = []
         self._number = 0
@@ -109,7 +119,7 @@ class Building:
                 if piece.kind == "text":
                     yield from self._text(piece.text, [])
                 elif piece.kind == "call":
-                    yield from self._begin_call(piece.id, piece.name)
+                    yield from self._begin_call(piece)
                 else:
                     yield from self._arguments(piece.text)
         if delta.finish:
@@ -146,15 +156,16 @@ class Building:
         place = {"item_id": item["id"], "output_index": index, "content_index": 0}
         yield self.event("response.content_part.added", part=dict(part), **place)
 
-    def _begin_call(self, call_id: str, name: str) -> Iterator[Event]:
+    def _begin_call(self, piece: Piece) -> Iterator[Event]:
         yield from self._close("completed")
+        kind = "custom_tool_call" if piece.custom else "function_call"
         item: Body = {
-            "id": new_id("fc"),
-            "type": "function_call",
+            "id": new_id(PREFIXES[kind]),
+            "type": kind,
             "status": "in_progress",
-            "call_id": call_id,
-            "name": name,
-            "arguments": "",
+            "call_id": piece.id,
+            "name": piece.name,
+            _CALLS[kind][0]: "",
         }
         yield self.event("response.output_item.added", output_index=len(self.body["output"]), item=dict(item))
         self.body["output"].append(item)
@@ -162,9 +173,10 @@ class Building:
     def _arguments(self, text: str) -> Iterator[Event]:
         item = self._last
         assert item is not None
-        item["arguments"] += text
+        words, event = _CALLS[item["type"]]
+        item[words] += text
         place = {"item_id": item["id"], "output_index": len(self.body["output"]) - 1}
-        yield self.event("response.function_call_arguments.delta", delta=text, **place)
+        yield self.event(f"response.{event}.delta", delta=text, **place)
 
     def _close(self, status: str) -> Iterator[Event]:
         """End the item under way, if there is one."""
@@ -180,8 +192,10 @@ class Building:
             yield self.event("response.content_part.done", part=dict(part), **place)
             self._logprobs = []
         else:
-            values = {"item_id": item["id"], "output_index": index, "name": item["name"]}
-            yield self.event("response.function_call_arguments.done", arguments=item["arguments"], **values)
+            words, event = _CALLS[item["type"]]
+            named = {"name": item["name"]} if item["type"] == "function_call" else {}
+            values = {"item_id": item["id"], "output_index": index, words: item[words], **named}
+            yield self.event(f"response.{event}.done", **values)
         yield self.event("response.output_item.done", output_index=index, item=dict(item))
 
     def _finish(self, delta: ChatDelta) -> Iterator[Event]:

@@ -17,12 +17,13 @@ from causerie.serve.body import read_shape
 from causerie.serve.drawing import Job, admitted, draw
 from causerie.serve.errors import ApiError, as_api_error, model_not_found
 from causerie.serve.events import EventStream, frame, until_gone
+from causerie.serve.file_parts import with_file_texts
 from causerie.serve.keys import Principal
 from causerie.serve.naming import answer_headers
 from causerie.serve.objects import Body
 from causerie.serve.pool import Served
 from causerie.serve.responses.building import LOGPROBS, Building, Event, begun
-from causerie.serve.responses.history import INPUT, ITEM, RESPONSE, history_of, prepare_response, referred, tool_use
+from causerie.serve.responses.history import INPUT, ITEM, RESPONSE, history_of, prepare_response, referred
 from causerie.serve.responses.shapes import ResponseRequest
 from causerie.serve.routes import Office
 
@@ -109,11 +110,12 @@ async def _events(ask: Ask, headers: dict[str, str]) -> AsyncGenerator[Event, No
     office, asked = ask.office, ask.asked
 
     async def prepare(served: Served) -> Job:
-        return await prepare_response(served, asked, [*ask.before, *ask.own], ask.params())
+        items = await with_file_texts(office, ask.principal, [*ask.before, *ask.own])
+        return await prepare_response(served, asked, items, ask.params())
 
     async with admitted(office, ask.request, ask.principal, ask.model, prepare) as (job, meter):
         headers.update(answer_headers(meter, job.served))
-        building = Building(ask.body, job.served, tool_use(asked), ask.params().logprobs)
+        building = Building(ask.body, job.served, asked.tool_use(), ask.params().logprobs)
         ask.body["status"] = "in_progress"
         yield building.about("response.created")
         yield building.about("response.in_progress")

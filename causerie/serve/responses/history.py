@@ -20,12 +20,11 @@ from causerie.serve.responses.shapes import (
     JsonObjectFormat,
     JsonSchemaFormat,
     MessageItem,
-    NamedTool,
     ReasoningItem,
     ReferenceItem,
 )
 from causerie.serve.routes import Office
-from causerie.serve.tools import ToolUse, plain_messages
+from causerie.serve.tools import plain_messages
 from causerie.store import new_id
 
 RESPONSE: Final = "response"
@@ -34,6 +33,16 @@ CONVERSATION: Final = "conversation"
 ITEM: Final = "conversation.item"
 CHAIN: Final = 256
 """Responses that one may go back over."""
+PREFIXES: Final = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+}
+"""How the ids of items begin."""
+WITH_STATUS: Final = PREFIXES.keys() - {"reasoning"}
 OUTPUT_ROOM: Final = 256
 """Tokens left for the answer where the oldest items are left out and no length is asked for."""
 
@@ -41,9 +50,8 @@ OUTPUT_ROOM: Final = 256
 def stored_item(item: Any) -> Body:
     """An input item as it is kept and listed: with an id, a status, and its content as parts."""
     body: Body = item.model_dump(exclude_none=True)
-    prefix = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
-    body["id"] = body.get("id") or new_id(prefix.get(body["type"], "item"))
-    if body["type"] in ("message", "function_call", "function_call_output"):
+    body["id"] = body.get("id") or new_id(PREFIXES.get(body["type"], "item"))
+    if body["type"] in WITH_STATUS:
         body["status"] = body.get("status") or "completed"
     if isinstance(item, MessageItem) and isinstance(body["content"], str):
         kind = "output_text" if item.role == "assistant" else "input_text"
@@ -52,7 +60,7 @@ def stored_item(item: Any) -> Body:
         for part in body["content"]:
             if part["type"] == "output_text":
                 part |= {"annotations": part.get("annotations") or [], "logprobs": part.get("logprobs") or []}
-            if part["type"] == "refusal":
+            if part["type"] in ("refusal", "input_file"):
                 part.pop("text", None)
     if isinstance(item, ReasoningItem):
         body["summary"] = body.get("summary") or []
@@ -114,13 +122,14 @@ def as_messages(items: Sequence[Body], instructions: str | None) -> list[dict[st
             role = "system" if body["role"] == "developer" else body["role"]
             content = MessageItem(type="message", role=body["role"], content=_text_of(body["content"])).text
             messages.append({"role": role, "content": content})
-        elif kind == "function_call":
-            call = {"name": body["name"], "arguments": body["arguments"]}
+        elif kind in ("function_call", "custom_tool_call"):
+            words = "arguments" if kind == "function_call" else "input"
+            call = {"name": body["name"], words: body[words]}
             if messages and messages[-1]["role"] == "assistant":
                 messages[-1].setdefault("tool_calls", []).append(call)
             else:
                 messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
-        elif kind == "function_call_output":
+        elif kind in ("function_call_output", "custom_tool_call_output"):
             messages.append({"role": "tool", "content": _text_of(body["output"])})
         elif kind == "compaction":
             text = "The conversation so far, in short: " + unpacked(body["encrypted_content"])
@@ -152,15 +161,6 @@ def unpacked(text: str) -> str:
         raise ApiError(400, message, code="invalid_value", param="input") from error
 
 
-def tool_use(asked: InputRequest) -> ToolUse:
-    """What the request says about tools."""
-    if asked.tool_choice == "none" or not asked.tools:
-        return ToolUse()
-    tools = tuple(tool.model_dump(exclude_none=True, exclude={"strict", "type"}) for tool in asked.tools)
-    named = asked.tool_choice.name if isinstance(asked.tool_choice, NamedTool) else None
-    return ToolUse(tools, required=asked.tool_choice == "required" or named is not None, named=named)
-
-
 def format_grammar(asked: InputRequest) -> Grammar | None:
     """What the answer's text is held to."""
     format = asked.text.format if asked.text else None
@@ -174,7 +174,7 @@ async def prepare_response(served: Served, asked: InputRequest, items: Sequence[
     kept = list(items)
     while True:
         messages = as_messages(kept, asked.instructions)
-        job = await prepare_chat(served, messages, tool_use(asked), format_grammar(asked), params)
+        job = await prepare_chat(served, messages, asked.tool_use(), format_grammar(asked), params)
         room = served.max_seq_len - min(params.max_tokens or OUTPUT_ROOM, served.max_seq_len // 2)
         if asked.truncation != "auto" or len(job.prompts[0]) <= room or len(kept) <= 1:
             return job
@@ -183,6 +183,6 @@ async def prepare_response(served: Served, asked: InputRequest, items: Sequence[
 
 async def count_tokens(served: Served, asked: InputRequest, items: Sequence[Body]) -> int:
     """Tokens of the prompt that a request becomes."""
-    turns = plain_messages(as_messages(items, asked.instructions), tool_use(asked))
+    turns = plain_messages(as_messages(items, asked.instructions), asked.tool_use())
     ids: list[int] = await off_loop(served.need_chat().prompt, turns, size=sum(len(t["content"]) for t in turns))
     return len(ids)

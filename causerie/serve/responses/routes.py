@@ -15,6 +15,7 @@ from causerie.serve.asking import ask
 from causerie.serve.body import read_shape
 from causerie.serve.errors import ApiError
 from causerie.serve.events import EventStream, frame, until_gone
+from causerie.serve.file_parts import with_file_texts
 from causerie.serve.keys import Principal
 from causerie.serve.objects import Body, deleted, page_of
 from causerie.serve.replay import resume_point
@@ -97,7 +98,8 @@ async def count_input(office: Office, request: Request, principal: Principal) ->
     asked = await read_shape(request, InputRequest)
     owner = principal.owner
     before = await history_of(office, owner, asked) if asked.conversation or asked.previous_response_id else []
-    items = [*before, *await referred(office, owner, asked.items(), before)]
+    said = [*before, *await referred(office, owner, asked.items(), before)]
+    items = await with_file_texts(office, principal, said)
     async with office.pool.lease(asked.model or default_model(office, owner), owner) as served:
         tokens = await count_tokens(served, asked, items)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": tokens})
@@ -113,7 +115,7 @@ async def _compact(office: Office, principal: Principal, asked: CompactRequest) 
     owner = principal.owner
     before = await said_until(office, owner, asked.previous_response_id) if asked.previous_response_id else []
     own = [MessageItem(role="user", content=asked.input)] if isinstance(asked.input, str) else list(asked.input or ())
-    items = [*before, *await referred(office, owner, own, before)]
+    items = await with_file_texts(office, principal, [*before, *await referred(office, owner, own, before)])
     lines = [f"{each['role']}: {each['content']}" for each in as_messages(items, asked.instructions)]
     messages = [{"role": "user", "content": SUMMARISE + "\n".join(lines)}]
     params = AnswerParams(max_tokens=SUMMARY_TOKENS, temperature=0.0, logprobs=False)

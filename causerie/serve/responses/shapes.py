@@ -9,7 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from causerie.serve.limits import MAX_ITEMS, MAX_TOKENS, MAX_TOOLS, MAX_TOP_LOGPROBS
 from causerie.serve.shapes import (
+    AllowedTools,
+    FileData,
     FunctionName,
+    GrammarText,
     JsonObjectFormat,
     Metadata,
     Name,
@@ -22,18 +25,31 @@ from causerie.serve.shapes import (
     TopP,
     Unsupported,
 )
+from causerie.serve.tools import Chosen, Tool, ToolUse
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
 class ContentPart(Strict):
-    """A part of a message; texts only."""
+    """A part of a message: text, or a file whose text is put before the model."""
 
-    type: Literal["input_text", "output_text", "text", "refusal", "summary_text"]
+    type: Literal["input_text", "output_text", "text", "refusal", "summary_text", "input_file"]
     text: Text = ""
+    file_id: Name | None = None
+    file_data: FileData | None = None
+    filename: Short | None = None
     refusal: Text | None = None
     annotations: list[Any] | None = Field(default=None, max_length=256)
     logprobs: list[Any] | None = Field(default=None, max_length=MAX_TOKENS)
+
+    @model_validator(mode="after")
+    def _file(self) -> ContentPart:
+        given = [value is not None for value in (self.file_id, self.file_data)]
+        if self.type == "input_file" and sum(given) != 1:
+            raise ValueError("a file needs file_id or file_data")
+        if self.type != "input_file" and (any(given) or self.filename is not None):
+            raise ValueError("only parts of the type input_file have a file")
+        return self
 
     @property
     def said(self) -> str:
@@ -86,6 +102,27 @@ class CallOutputItem(Strict):
         return self.output if isinstance(self.output, str) else "".join(part.said for part in self.output)
 
 
+class CustomCallItem(Strict):
+    """A call of a custom tool that the model made."""
+
+    type: Literal["custom_tool_call"]
+    call_id: Name
+    name: FunctionName
+    input: Text
+    id: Name | None = None
+    status: Status | None = None
+
+
+class CustomOutputItem(Strict):
+    """What a custom tool gave."""
+
+    type: Literal["custom_tool_call_output"]
+    call_id: Name
+    output: Text | Parts
+    id: Name | None = None
+    status: Status | None = None
+
+
 class ReasoningItem(Strict):
     """Reasoning of another server's model; it is kept, and the model does not see it."""
 
@@ -124,6 +161,8 @@ Item = Annotated[
     Annotated[MessageItem, Tag("message")]
     | Annotated[CallItem, Tag("function_call")]
     | Annotated[CallOutputItem, Tag("function_call_output")]
+    | Annotated[CustomCallItem, Tag("custom_tool_call")]
+    | Annotated[CustomOutputItem, Tag("custom_tool_call_output")]
     | Annotated[ReasoningItem, Tag("reasoning")]
     | Annotated[CompactionItem, Tag("compaction")]
     | Annotated[ReferenceItem, Tag("item_reference")],
@@ -133,7 +172,7 @@ Items = Annotated[list[Item], Field(max_length=MAX_ITEMS)]
 
 
 class FunctionTool(Strict):
-    """A function that the model may call; the only kind of tool."""
+    """A function that the model may call."""
 
     type: Literal["function"]
     name: FunctionName
@@ -141,12 +180,56 @@ class FunctionTool(Strict):
     parameters: Schema | None = None
     strict: bool | None = None
 
+    def as_tool(self) -> Tool:
+        """It as the tools' room knows it."""
+        return Tool(self.name, self.description, self.parameters)
+
+
+class GrammarFormat(GrammarText):
+    """A custom tool's input keeps to a grammar."""
+
+    type: Literal["grammar"]
+
+
+class CustomTool(Strict):
+    """A tool that takes plain text, free or in a format."""
+
+    type: Literal["custom"]
+    name: FunctionName
+    description: Text | None = None
+    format: Annotated[TextFormat | GrammarFormat, Field(discriminator="type")] | None = None
+
+    def as_tool(self) -> Tool:
+        """It as the tools' room knows it."""
+        format = self.format.as_format() if isinstance(self.format, GrammarFormat) else None
+        return Tool(self.name, self.description, custom=True, format=format)
+
 
 class NamedTool(Strict):
     """The one tool that must be called."""
 
-    type: Literal["function"]
+    type: Literal["function", "custom"]
     name: FunctionName
+
+    def chosen(self) -> Chosen:
+        """It as the tools' room knows it."""
+        return Chosen((self.name,))
+
+
+class AllowedChoice(Strict):
+    """All tools are told, some may, or one of them must, be called."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: AllowedTools
+
+    def chosen(self) -> Chosen:
+        """It as the tools' room knows it."""
+        known = [tool.get("name") if tool.get("type") in ("function", "custom") else None for tool in self.tools]
+        return Chosen(tuple(known), required=self.mode == "required", others=True)
+
+
+Tools = Annotated[list[FunctionTool | CustomTool], Field(max_length=MAX_TOOLS)]
 
 
 class JsonSchemaFormat(Strict):
@@ -190,8 +273,8 @@ class InputRequest(Strict):
     instructions: Text | None = None
     conversation: Name | ConversationRef | None = None
     previous_response_id: Name | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tools: Tools | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedChoice | None = None
     text: TextConfig | None = None
     parallel_tool_calls: bool | None = None
     reasoning: dict[Short, Any] | None = Field(default=None, max_length=8)
@@ -208,14 +291,18 @@ class InputRequest(Strict):
 
     @model_validator(mode="after")
     def _known_tool(self) -> InputRequest:
-        names = [tool.name for tool in self.tools or ()]
-        if len(set(names)) < len(names):
-            raise ValueError("two tools have the same name")
-        if self.tool_choice == "required" and not names:
-            raise ValueError("tool_choice needs tools")
-        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.name not in names:
-            raise ValueError("tool_choice names a tool that is not among tools")
+        self.tool_use()
         return self
+
+    def tool_use(self) -> ToolUse:
+        """What the request says about tools.
+
+        Raises:
+            ValueError: when it contradicts itself.
+        """
+        choice = self.tool_choice
+        chosen = choice if choice is None or isinstance(choice, str) else choice.chosen()
+        return ToolUse.of([tool.as_tool() for tool in self.tools or ()], chosen, self.parallel_tool_calls is False)
 
     @property
     def conversation_id(self) -> str | None:

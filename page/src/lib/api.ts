@@ -123,7 +123,7 @@ export const withdrawAll = () => call<{ withdrawn: number }>('DELETE', 'api/feed
 export const withdrawSignal = (id: string) => call<object>('DELETE', `api/feedback/${id}`);
 
 export const getTeach = (model: string) => call<TeachStats>('GET', `api/teach?model=${encodeURIComponent(model)}`);
-export const getImprove = () => call<ImproveProgress>('GET', 'api/improve');
+export const getImprove = (model: string) => call<ImproveProgress>('GET', `api/improve?model=${encodeURIComponent(model)}`);
 export const startImprove = (model: string) => call<ImproveProgress>('POST', 'api/improve', { model });
 export const stopImprove = () => call<ImproveProgress>('DELETE', 'api/improve');
 

@@ -30,7 +30,7 @@ class I18n {
     const text = table[plural] ?? table[key] ?? key;
     return text.replace(/\{(\w+)\}/g, (whole, name: string) => {
       const value = values[name];
-      return value === undefined ? whole : typeof value === 'number' ? this.number(value) : value;
+      return value === undefined ? whole : typeof value === 'number' ? this.number(value, Number.isInteger(value) ? 15 : 3) : value;
     });
   };
 

@@ -112,9 +112,14 @@ export interface TeachStats {
   counts: Record<string, number>;
   since: Record<string, number>;
   withdrawn: number;
-  new_pairs: number;
+  /** Comparisons (or thumbs, where there are more) that count towards `needed`. */
+  votes: number;
   needed: number;
   missing: number;
+  /** Whether `needed` is what the last round's gate asked for; else it is what a clearly better version takes. */
+  asked_by_gate: boolean;
+  /** New votes without which no round begins. */
+  to_start: number;
 }
 
 export interface GateRow {
@@ -157,6 +162,10 @@ export interface Trial {
   win_rate_high?: number;
   missing?: number | null;
   people?: number;
+  /** People without whom nothing is decided. */
+  people_needed?: number;
+  /** Votes of people who are ahead of the others; they count when the others have caught up. */
+  in_line?: number;
   left_out?: number;
   evidence?: number;
   needed?: number;
@@ -189,6 +198,8 @@ export interface Version {
   version: string;
   status: string;
   promoted: boolean;
+  /** Whether it is or was ever the one that answers, trials apart. */
+  answered: boolean;
   created: number;
   kind: string;
   key: string;
