@@ -278,3 +278,11 @@ def test_the_first_admin_signs_in_makes_an_account_and_a_key(browser: Browser, h
     expect(found.get_by_text("What shall we talk about?")).to_be_visible()
     assert found.get_by_role("link", name="Admin").count() == 0
     context.close()
+    context = browser.new_context(base_url=url, locale="fr-FR")
+    found = context.new_page()
+    found.goto("/")
+    found.get_by_label("Nom").fill("Ada")
+    found.get_by_label("Mot de passe").fill("faux")
+    found.keyboard.press("Enter")
+    expect(found.get_by_role("alert")).to_contain_text("le nom ou le mot de passe est faux. (the name or the password")
+    context.close()

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from causerie import chat, feedback, hub, loop, serve, store
+from causerie.infer.errors import ERRORS as INFER
+
 SOURCES = Path(__file__).parents[2] / "page" / "src"
 ENTRY = re.compile(r"^  '([a-z_.]+)':\s+'((?:[^'\\]|\\.)*)',$", re.MULTILINE)
 USED = re.compile(r"\b(?:t|has)\(\s*[`']([a-z_.]+)(\$\{)?")
@@ -29,6 +32,20 @@ def test_both_languages_have_the_same_keys_and_placeholders() -> None:
         assert french[key].strip(), key
         letters = re.sub(r"\{\w+\}|[^\w]", "", text)
         assert text != french[key] or key in SAME_IN_BOTH or len(letters) < 10, f"{key} is not translated"
+
+
+def test_every_error_of_the_page_is_said_in_french() -> None:
+    told = re.findall(
+        r"^  '(CAU-\d{4})': '(.+)',$", (SOURCES / "messages" / "fr-errors.ts").read_text("utf-8"), re.MULTILINE
+    )
+    rooms = (chat, feedback, hub, loop, serve, store)
+    known = set(INFER).union(*(room.ERRORS for room in rooms))
+    assert {code for code, _ in told} <= known
+    assert chat.ERRORS.keys() | loop.ERRORS.keys() | hub.ERRORS.keys() <= dict(told).keys()
+    assert len(told) == len(dict(told))
+    for code, text in told:
+        assert text.endswith("."), code
+        assert "'" not in text, f"{code}: a straight apostrophe"
 
 
 def test_every_key_that_the_page_uses_is_there_and_every_key_is_used() -> None:

@@ -2,6 +2,7 @@
 
 import { en, type Messages } from '../messages/en';
 import { fr } from '../messages/fr';
+import { frErrors } from '../messages/fr-errors';
 
 export const languages = { en: 'English', fr: 'Français' } as const;
 export type Language = keyof typeof languages;
@@ -33,6 +34,13 @@ class I18n {
       return value === undefined ? whole : typeof value === 'number' ? this.number(value, Number.isInteger(value) ? 15 : 3) : value;
     });
   };
+
+  /** What went wrong: what its code means in the reader's language, and the server's own words, which are English. */
+  failure(code: string, ...words: string[]): string {
+    const told = words.filter(Boolean).join(' — ');
+    const meaning = this.language === 'fr' ? frErrors[code] : undefined;
+    return meaning ? `${meaning} (${told})` : told;
+  }
 
   has = (key: string): boolean => key in tables[this.language];
 

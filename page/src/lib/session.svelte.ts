@@ -1,7 +1,7 @@
 /** What every view shares: the served models, the model in use, the theme, the last error. */
 
 import * as api from './api';
-import { t } from './i18n.svelte';
+import { i18n, t } from './i18n.svelte';
 import type { Access, Model } from './types';
 
 export const themes = ['auto', 'light', 'dark'] as const;
@@ -57,7 +57,7 @@ class Session {
   /** Show why something did not work, until the next thing is tried. */
   report(error: unknown) {
     if (error instanceof api.ApiError && error.code === 'offline') this.problem = t('error.offline');
-    else if (error instanceof api.ApiError) this.problem = [error.cause_, error.fix].filter(Boolean).join(' — ');
+    else if (error instanceof api.ApiError) this.problem = i18n.failure(error.code, error.cause_, error.fix);
     else this.problem = String(error);
   }
 
