@@ -119,7 +119,8 @@ class ChatMessage(Strict):
     @model_validator(mode="after")
     def _whole(self) -> ChatMessage:
         called = self.tool_calls or self.function_call
-        if self.content is None and not (self.role == "assistant" and (called or self.refusal)):
+        silent = self.role == "function" or (self.role == "assistant" and (called or self.refusal))
+        if self.content is None and not silent:
             raise ValueError("the message has no content")
         if called and self.role != "assistant":
             raise ValueError("only assistant messages have tool_calls or function_call")
