@@ -142,7 +142,7 @@ def _choice(number: int, choice: Choice, job: Job, asked: ChatCompletionRequest)
     text, calls = split_calls(choice.text, asked.tool_use())
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     if calls:
-        told = {"function_call": calls[0]["function"]} if asked.functions else {"tool_calls": calls}
+        told = {"function_call": calls[0]["function"]} if asked.in_old_form else {"tool_calls": calls}
         message |= {"content": text or None, **told}
     finish = _called(asked) if calls and choice.finish == "stop" else choice.finish
     logprobs = None
@@ -153,7 +153,7 @@ def _choice(number: int, choice: Choice, job: Job, asked: ChatCompletionRequest)
 
 def _called(asked: ChatCompletionRequest) -> str:
     """Why an answer ends that is a call."""
-    return "function_call" if asked.functions else "tool_calls"
+    return "function_call" if asked.in_old_form else "tool_calls"
 
 
 def split_calls(text: str, use: ToolUse) -> tuple[str, list[dict[str, Any]]]:
@@ -242,7 +242,7 @@ def _parts(
             parts.append(_part(number, {"content": delta.text}, logprobs))
     else:
         pieces = parser.push(delta.text) + (parser.finish() if finish else [])
-        told = _old_delta if asked.functions else _piece_delta
+        told = _old_delta if asked.in_old_form else _piece_delta
         parts += [_part(number, told(piece)) for piece in pieces]
         if logprobs and logprobs["content"]:
             parts.append(_part(number, {}, logprobs))

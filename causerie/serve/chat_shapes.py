@@ -322,7 +322,7 @@ class ChatCompletionRequest(Drawing):
     moderation: Unsupported = None
     web_search_options: Unsupported = None
     functions: Annotated[list[Function], Field(max_length=MAX_TOOLS)] | None = None
-    """The older form of tools, as `function_call` is that of `tool_choice`; answered in the older form."""
+    """The older form of tools, as `function_call` is that of `tool_choice`; `tools` wins over it."""
     function_call: Literal["none", "auto"] | ToolName | None = None
 
     @model_validator(mode="after")
@@ -332,15 +332,20 @@ class ChatCompletionRequest(Drawing):
         self.tool_use()
         return self
 
+    @property
+    def in_old_form(self) -> bool:
+        """Whether calls are answered as the older `function_call`."""
+        return self.tools is None and bool(self.functions)
+
     def tool_use(self) -> ToolUse:
         """What the request says about tools.
 
         Raises:
             ValueError: when it contradicts itself.
         """
-        old = self.functions is not None or self.function_call is not None
-        if old and (self.tools is not None or self.tool_choice is not None):
-            raise ValueError("functions and function_call are the older form of tools and tool_choice: use one form")
+        old = self.tools is None and (self.functions is not None or self.function_call is not None)
+        if old and self.tool_choice is not None:
+            raise ValueError("tool_choice needs tools; functions, their older form, have function_call")
         choice = self.function_call if old else self.tool_choice
         chosen = choice if choice is None or isinstance(choice, str) else choice.chosen()
         tools = [tool.as_tool() for tool in (self.functions if old else self.tools) or ()]

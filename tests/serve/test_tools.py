@@ -188,7 +188,6 @@ def test_formats_reach_the_engine_as_grammars(client: openai.OpenAI, script: Scr
         {"top_logprobs": 21, "logprobs": True},
         {"response_format": {"type": "yaml"}},
         {"messages": [{"role": "user"}]},
-        {"functions": [FUNCTION], "tools": [WEATHER]},
         {"functions": [FUNCTION], "tool_choice": "auto"},
         {"functions": [FUNCTION], "function_call": {"name": "other"}},
         {"function_call": {"name": "weather"}},
@@ -228,6 +227,15 @@ def test_functions_are_answered_in_their_older_form(
     prompt = tokenizer.decode(script.asked[-1][0])
     assert '<tool_call>\n{"name": "weather"' in prompt
     assert "<tool_response>\npluie" in prompt
+
+
+def test_the_newer_form_wins_where_both_are_given(client: openai.OpenAI, script: Script) -> None:
+    """As the SDK's own tests send them: all parameters at once."""
+    script.answer = CALL
+    both: dict[str, Any] = {"functions": [{"name": "time"}], "function_call": "none", "tools": [WEATHER]}
+    choice = client.chat.completions.create(model="petit", messages=QUESTION, **both).choices[0]
+    assert (choice.finish_reason, choice.message.function_call) == ("tool_calls", None)
+    assert choice.message.tool_calls[0].function.name == "weather"
 
 
 @pytest.mark.parametrize("choice", ["none", {"name": "weather"}])
