@@ -135,10 +135,13 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
-def find_key(store: Store, key: str) -> Principal | None:
+def find_key(store: Store, key: str, known: Principal | None = None) -> Principal | None:
     """Whose key this is; None for one that is unknown, revoked, past its end, or of somebody who may not use it.
 
     The row is found by digest, then compared.
+
+    Args:
+        known: what was found the last time; a day's usage is added up when a daily quota is first seen, not each time.
     """
     digest = digest_of(key)
     row = store.first(select(api_keys).where(api_keys.c.sha256 == digest))
@@ -153,7 +156,10 @@ def find_key(store: Store, key: str) -> Principal | None:
     if within is None:
         return None
     limits, shared = Limits.of(row.limits), Limits.of(project.get("limits"))
-    spent = _spent(store, usage.c.key_id, row.id, limits), _spent(store, usage.c.project, row.project, shared)
+    old = known if known is not None and known.project == row.project else Principal(None, None, ())
+    of_key = old.spent[0] if old.limits.tokens_per_day else _spent(store, usage.c.key_id, row.id, limits)
+    of_all = old.spent[1] if old.project_limits.tokens_per_day else _spent(store, usage.c.project, row.project, shared)
+    spent = (of_key, of_all)
     return Principal(row.id, row.user, tuple(row.scopes), row.project, within, limits, shared, spent, row.expires)
 
 

@@ -8,16 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, update
 
 from causerie.serve import EnginePool, Gate, Limits, create_app, create_key
+from causerie.serve.keys import find_key
 from causerie.serve.metering import usage_log
-from causerie.store import Store, usage
+from causerie.store import Store, api_keys, new_id, now, usage
 from causerie.text import Tokenizer
 from tests.serve.conftest import Running, Script, ScriptedEngine, Start, serving
 from tests.serve.test_faults import CHAT, QUESTION, head
@@ -171,3 +173,27 @@ def test_metering_equals_what_was_told(guarded: Running, gate: Gate, store: Stor
         sum(each["completion_tokens"] for each in told),
         10,
     )
+
+
+def test_a_days_usage_is_added_up_when_its_quota_is_first_seen(store: Store) -> None:
+    """Not at each look at the key: a busy server's day has a million rows."""
+
+    def uses(tokens: int) -> None:
+        row = {"request_id": new_id("req"), "time": now(), "key_id": id, "route": CHAT, "status": 200}
+        store.write(insert(usage).values(**row, prompt_tokens=tokens, completion_tokens=0))
+
+    id, key = create_key(store, "counted", project="counted", limits=Limits(requests_per_minute=5))
+    uses(7)
+    unlimited = find_key(store, key)
+    assert unlimited is not None
+    assert unlimited.spent == (0, 0)
+    daily = asdict(Limits(tokens_per_day=100))
+    store.write(update(api_keys).where(api_keys.c.id == id).values(limits=daily))
+    first = find_key(store, key, unlimited)
+    assert first is not None
+    assert first.spent == (7, 0)
+    uses(5)
+    again, anew = find_key(store, key, first), find_key(store, key)
+    assert again == first
+    assert anew is not None
+    assert anew.spent == (12, 0)
