@@ -101,7 +101,7 @@ class Doorkeeper:
         known = self._known.get(digest)
         if known is None or known.epoch != epoch or moment - known.read > FRESH_SECONDS:
             try:
-                principal = await asyncio.to_thread(find_key, self._store, key, known and known.principal)
+                principal = await asyncio.to_thread(find_key, self._store, key, known.principal if known else None)
             except CauserieError as error:
                 if known is None or known.epoch != epoch:
                     message = "the database that knows the API keys does not answer"
