@@ -1,6 +1,6 @@
 """`make test`; what failed of it is run once more, alone. Only the standard library.
 
-    python3 scripts/run_tests.py
+    python3 scripts/run_tests.py make test
 
 A test that fails in the crowd and passes alone says more about the test than about the change: it is named, loudly, and
 has to be mended (docs/guides/testing.md), but does not hold the change up. That holds for few of them, and only when
@@ -26,9 +26,9 @@ SOME_FAILED = 1
 
 
 def run(arguments: str = "") -> int:
-    """The exit status of `make test` with these arguments for pytest."""
+    """The exit status of the command that was given, `make test`, with these arguments for pytest."""
     FINISHED.unlink(missing_ok=True)
-    return subprocess.run(["make", "test", f"ARGS={arguments}"]).returncode
+    return subprocess.run([*(sys.argv[1:] or ["make", "test"]), f"ARGS={arguments}"]).returncode
 
 
 def found(path: Path) -> object:
